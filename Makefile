@@ -1,0 +1,31 @@
+# Everything a newcomer needs. The first call sets up .venv; later ones reuse it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: nightly test check clean
+
+nightly: $(READY)  ## a whole night on the simulated shop
+	@$(BIN)/python -m rum_core.data.simulated --out build/shop
+	@$(BIN)/python -m flows.nightly --config demo $(ARGS)
+
+test: $(READY)     ## every test, and the checks of style, types and layers
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+$(READY): pyproject.toml infra/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@echo "setting up $(VENV): a few minutes, once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[test]'
+	@touch $(READY)
+
+clean:             ## remove what make made; never the store
+	rm -rf $(VENV) build

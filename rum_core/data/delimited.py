@@ -1,0 +1,163 @@
+"""csv and tsv: pyarrow's parser over a stream, with the physical line of every row.
+
+The parser counts records; a quoted line break makes a record of several lines, and a record with
+the wrong number of fields is skipped. Both are accounted for here.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as csv
+import pyarrow.fs as pafs
+
+from rum_core.data.blocks import NO_LINES, Bad, Block
+from rum_core.data.sources import IngestError, SourceFile, open_text
+
+BLOCK_BYTES = 16 << 20  # of text; no record may be longer
+MAX_COLUMNS = 4096
+
+
+def read_delimited(
+    fs: pafs.FileSystem, file: SourceFile, delimiter: str, header: bool
+) -> Iterator[Block]:
+    """The rows of a csv or tsv file: quoted fields may hold delimiters, quotes and line breaks.
+
+    Raises IngestError for an empty file where a header is due, and for a line without end.
+    """
+    broken: list[tuple[int, str, str]] = []  # record number, reason, text
+
+    def wrong(row: csv.InvalidRow) -> str:
+        reason = f"wrong number of fields ({row.expected_columns} expected)"
+        broken.append((row.number, reason, row.text))
+        return "skip"
+
+    with closing(open_text(fs, file)) as stream:
+        try:
+            reader = csv.open_csv(
+                pa.PythonFile(stream, mode="r"),
+                read_options=csv.ReadOptions(
+                    use_threads=False, block_size=BLOCK_BYTES, autogenerate_column_names=True
+                ),
+                parse_options=csv.ParseOptions(
+                    delimiter=delimiter,
+                    newlines_in_values=True,
+                    ignore_empty_lines=False,
+                    invalid_row_handler=wrong,
+                ),
+                convert_options=csv.ConvertOptions(
+                    column_types={f"f{i}": pa.string() for i in range(MAX_COLUMNS)}
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            if "Empty CSV file" not in str(error):
+                raise
+            if header:
+                raise IngestError(f"{file.path} is empty: it has not even a header") from None
+            return
+        width = len(reader.schema)
+        if width > MAX_COLUMNS:
+            raise IngestError(f"{file.path} has {width} columns; at most {MAX_COLUMNS} can be read")
+        names = tuple(f"c{i}" for i in range(width))
+        records = _Records()
+        try:
+            for batch in reader:
+                block = records.block(names, batch, broken)
+                if header and records.first:
+                    names = tuple(block.columns[i][0].as_py() for i in range(width))
+                    block = _rows(block, names, np.arange(1, len(block.lines)))
+                records.first = False
+                yield _rows(block, names, _filled(block))
+        except pa.ArrowInvalid as error:
+            if "straddling" not in str(error):
+                raise
+            raise IngestError(
+                f"{file.path} line {records.line}: a line longer than "
+                f"{BLOCK_BYTES >> 20} MiB, or a quote that is never closed, follows; mend the file"
+            ) from None
+        yield Block(
+            names,
+            {i: pa.array([], pa.string()) for i in range(width)},
+            NO_LINES,
+            records.rest(broken),
+        )
+
+
+class _Records:
+    """Turns the record numbers of a csv reader into physical lines."""
+
+    def __init__(self) -> None:
+        self.first = True
+        self.line = 1  # of the next record
+        self._number = 1  # of the next record
+
+    def block(
+        self, names: tuple[str, ...], batch: pa.RecordBatch, broken: list[tuple[int, str, str]]
+    ) -> Block:
+        rows = len(batch)
+        numbers = self._number + np.arange(rows)
+        if broken:
+            gaps = np.array([number for number, _, _ in broken])
+            gaps = gaps - np.arange(len(gaps))
+            numbers = numbers + np.searchsorted(gaps, numbers, side="right")
+        last = numbers[-1] if rows else 0
+        among = [b for b in broken if b[0] < last]
+        del broken[: len(among)]
+        columns = {i: batch.column(i) for i in range(len(names))}
+        breaks = _line_breaks(columns.values(), rows)
+        every = np.concatenate([numbers, [b[0] for b in among]]).astype(np.int64)
+        inside = np.concatenate([breaks, [b[2].count("\n") for b in among]]).astype(np.int64)
+        order = np.argsort(every, kind="stable")
+        length = 1 + inside[order]
+        lines = np.empty(len(every), dtype=np.int64)
+        lines[order] = self.line + np.cumsum(length) - length
+        bad = Bad()
+        for (_, reason, text), line in zip(among, lines[rows:], strict=True):
+            _add_broken(bad, int(line), reason, text)
+        self.line += int(length.sum())
+        self._number += len(every)
+        return Block(names, columns, lines[:rows], bad)
+
+    def rest(self, broken: list[tuple[int, str, str]]) -> Bad:
+        """The broken records after the last good one."""
+        bad = Bad()
+        for _, reason, text in broken:
+            self.line = _add_broken(bad, self.line, reason, text)
+        return bad
+
+
+def _add_broken(bad: Bad, line: int, reason: str, text: str) -> int:
+    """Each physical line of a broken record is its own: a stray quote must not hide the rest."""
+    for content in text.split("\n"):
+        bad.add(line, reason, content)
+        line += 1
+    return line
+
+
+def _line_breaks(columns: Iterable[pa.Array], rows: int) -> np.ndarray:
+    """Line breaks inside the values of each row (N,)."""
+    breaks = np.zeros(rows, dtype=np.int64)
+    for column in columns:
+        data = column.buffers()[2]
+        if data is not None and (np.frombuffer(data, np.uint8) == 10).any():
+            breaks += pc.count_substring(column, "\n").to_numpy(zero_copy_only=False)
+    return breaks
+
+
+def _filled(block: Block) -> np.ndarray:
+    """Rows in which some field holds something: a blank line is no row."""
+    empty = np.ones(len(block.lines), dtype=bool)
+    for column in block.columns.values():
+        empty &= pc.equal(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
+        if not empty.any():
+            break
+    return np.flatnonzero(~empty)
+
+
+def _rows(block: Block, names: tuple[str, ...], rows: np.ndarray) -> Block:
+    if len(rows) == len(block.lines):
+        return Block(names, block.columns, block.lines, block.bad)
+    taken = {i: column.take(pa.array(rows)) for i, column in block.columns.items()}
+    return Block(names, taken, block.lines[rows], block.bad)

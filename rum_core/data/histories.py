@@ -1,0 +1,112 @@
+"""Histories: one ordered run of purchases a user, as values and offsets, and the cuts of it.
+
+The training part of a user with n purchases is the first floor(0.7 n) + 1; its last 20 % are the
+validation cut, the rest before them is what selection fits on.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from rum_core import schema
+
+Part = Literal["fit", "train", "all"]
+VALIDATION_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class Histories:
+    """U users; user u bought items[offsets[u] : offsets[u + 1]], in this order."""
+
+    user_ids: pa.Array  # (U,) string or int64
+    offsets: np.ndarray  # (U + 1,) int64, starts at 0
+    items: np.ndarray  # (offsets[-1],) int32 catalogue index; -1: the model knows no such item
+    times: np.ndarray  # (offsets[-1],) int64
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Purchases of each user (U,) int64."""
+        return np.diff(self.offsets)
+
+    def __getitem__(self, user: int) -> np.ndarray:
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> "Histories":
+        """Histories from rows of schema.histories."""
+        table = table.combine_chunks()
+        items = one_chunk(table[schema.ITEMS])
+        times = one_chunk(table[schema.TIMES])
+        offsets = items.offsets.to_numpy().astype(np.int64)
+        flat = items.flatten().to_numpy()
+        return cls(
+            one_chunk(table[schema.USER_ID]),
+            offsets - offsets[0],
+            flat,
+            times.flatten().to_numpy(),
+        )
+
+    def spans(self, start: np.ndarray, stop: np.ndarray) -> "Histories":
+        """The purchases start[u] : stop[u] of each user (positions within the user's history)."""
+        lengths = stop - start
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        where = np.arange(offsets[-1]) + np.repeat(
+            self.offsets[:-1] + start - offsets[:-1], lengths
+        )
+        return Histories(self.user_ids, offsets, self.items[where], self.times[where])
+
+    def take(self, users: np.ndarray) -> "Histories":
+        """The users at these positions, in this order."""
+        lengths = self.lengths[users]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        where = np.arange(offsets[-1]) + np.repeat(self.offsets[users] - offsets[:-1], lengths)
+        ids = self.user_ids.take(pa.array(users, type=pa.int64()))
+        return Histories(ids, offsets, self.items[where], self.times[where])
+
+    def remap(self, table: np.ndarray) -> "Histories":
+        """The same purchases under other item indices: table[old] = new (I_old,) int32."""
+        return Histories(self.user_ids, self.offsets, table[self.items], self.times)
+
+    def known(self) -> "Histories":
+        """The purchases of items that the model knows (index >= 0)."""
+        keep = self.items >= 0
+        kept = np.concatenate([[0], np.cumsum(keep)])
+        return Histories(self.user_ids, kept[self.offsets], self.items[keep], self.times[keep])
+
+    def part(self, part: Part, train_fraction: float) -> "Histories":
+        """The part of each history that a model may learn from."""
+        stop = part_length(self.lengths, part, train_fraction)
+        return self.spans(np.zeros_like(stop), stop)
+
+    def after(self, part: Part, train_fraction: float) -> "Histories":
+        """What follows a part: after "fit" the validation cut, after "train" the test part."""
+        start = part_length(self.lengths, part, train_fraction)
+        stop = self.lengths
+        if part == "fit":
+            stop = part_length(self.lengths, "train", train_fraction)
+        return self.spans(start, stop)
+
+
+def part_length(lengths: np.ndarray, part: Part, train_fraction: float) -> np.ndarray:
+    """Length of a part (U,) int64 of histories of these lengths."""
+    if part == "all":
+        return lengths
+    # rounded first: 0.7 n is not exact in binary, and floor must not lose a whole purchase
+    train = np.floor(np.round(train_fraction * lengths, 9)).astype(np.int64) + 1
+    train = np.asarray(np.minimum(train, lengths))
+    if part == "train":
+        return train
+    validation = np.maximum(np.floor(np.round(VALIDATION_FRACTION * train, 9)), 1).astype(np.int64)
+    return np.asarray(np.where(train >= 2, train - validation, train))
+
+
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
+    if column.num_chunks == 0:
+        return pa.array([], type=column.type)
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)

@@ -1,0 +1,149 @@
+"""The list of what counts among the interactions: which files were taken in, as which batch.
+
+`interactions/_ingest.json` is written in one atomic step, the commit of a batch; a batch folder
+that it does not name is a leftover. A file is known by its name and its checksum.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rum_core.data.blocks import columns_of
+from rum_core.data.plan import Plan
+from rum_core.data.sources import IngestError, SourceFile
+from rum_core.settings import Source
+from rum_core.store.layout import Store, StoreError, fingerprint
+
+LEDGER = "interactions/_ingest.json"
+ROWS = ("rows_read", "rows_kept", "rows_bad", "rows_rule")
+
+
+@dataclass
+class Ledger:
+    """`files`: live files by name; `batches`: what each ingest did, by batch id."""
+
+    source: dict[str, Any]  # the settings that decide what a row becomes
+    columns: list[str] = field(default_factory=list)
+    types: list[str] = field(default_factory=list)  # of user and item ids
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    batches: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, store: Store, source: Source) -> "Ledger":
+        """The store's list, empty at first. IngestError where other settings made it."""
+        settings = _settings(source)
+        if not store.exists(LEDGER):
+            return cls(settings)
+        try:
+            ledger = cls(**store.read_json(LEDGER))
+        except TypeError:
+            raise StoreError(
+                f"{store.full(LEDGER)} is damaged: take the log into a new store"
+            ) from None
+        for name, value in settings.items():
+            if ledger.source.get(name) != value:
+                raise IngestError(
+                    f"the store {store.root} was filled with source.{name} = "
+                    f"{ledger.source.get(name)!r}, now it is {value!r}; set it back, or take the "
+                    "log into another store"
+                )
+        return ledger
+
+    def save(self, store: Store, before: "Ledger") -> None:
+        """Commit. IngestError where another ingest has committed since `before` was loaded."""
+        now = store.read_json(LEDGER) if store.exists(LEDGER) else None
+        if (now or vars(Ledger(self.source))) != vars(before):
+            raise IngestError(
+                f"another ingest has changed the store {store.root} meanwhile; run this one again"
+            )
+        store.write_json(LEDGER, vars(self))
+
+    @property
+    def rows(self) -> int:
+        """Purchases that count."""
+        return sum(file["rows_kept"] for file in self.files.values())
+
+    def content(self) -> str:
+        """Ten hex digits that stand for the purchases that count."""
+        files = sorted((n, f["sha256"], f["rows_kept"]) for n, f in self.files.items())
+        return fingerprint([self.source, files])
+
+    def live(self, store: Store) -> list[tuple[str, list[str]]]:
+        """Every parquet part that holds live rows, and the names of its batch's live files."""
+        names: dict[str, list[str]] = {}
+        for name, entry in sorted(self.files.items()):
+            names.setdefault(entry["batch"], []).append(name)
+        return [
+            (part, live)
+            for batch, live in sorted(names.items())
+            for part in store.files(f"interactions/batch={batch}")
+        ]
+
+
+@dataclass(frozen=True)
+class News:
+    """What a night finds: files to take in, files known already, repeats of another file."""
+
+    new: list[tuple[SourceFile, str]]  # with their checksums
+    known: list[str]
+    repeats: list[tuple[str, str]]  # a file, and the one it repeats
+
+    @property
+    def batch(self) -> str:
+        """The batch's id, from the names and contents of its files."""
+        return fingerprint([(file.name, checksum) for file, checksum in self.new])
+
+
+def find_news(ledger: Ledger, files: list[tuple[SourceFile, str]], changed: str) -> News:
+    """Sort files with their checksums. IngestError for a changed file where `changed` is "stop"."""
+    news = News([], [], [])
+    taken = {entry["sha256"]: name for name, entry in ledger.files.items()}
+    for file, checksum in files:
+        entry = ledger.files.get(file.name)
+        if entry and entry["sha256"] == checksum:
+            news.known.append(file.name)
+        elif checksum in taken:
+            news.repeats.append((file.name, taken[checksum]))
+        elif entry and changed == "stop":
+            raise IngestError(
+                f"{file.path} was taken in before and has changed since; put the old file back, or "
+                'set source.changed = "replace" to let its new lines replace the old ones'
+            )
+        else:
+            news.new.append((file, checksum))
+            taken[checksum] = file.name
+    return news
+
+
+def with_batch(
+    ledger: Ledger, news: News, plan: Plan, counts: dict[str, dict[str, int]], about: dict[str, Any]
+) -> Ledger:
+    """The list as it is once the new files count; `counts` holds the rows of each."""
+    entries = {
+        file.name: {
+            "size": file.size,
+            "mtime_ns": file.mtime_ns,
+            "sha256": checksum,
+            "batch": news.batch,
+            **counts[file.name],
+        }
+        for file, checksum in news.new
+    }
+    totals = {key: sum(found[key] for found in counts.values()) for key in ROWS}
+    return Ledger(
+        ledger.source,
+        list(plan.names),
+        [plan.user_type, plan.item_type],
+        {**ledger.files, **entries},
+        {**ledger.batches, news.batch: {**about, **totals, "files": len(entries)}},
+    )
+
+
+def _settings(source: Source) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "format": source.format,
+        "header": source.header,
+        "columns": columns_of(source).model_dump(),
+        "time_unit": source.time_unit,
+        "drop": list(source.drop),
+    }
+    return settings

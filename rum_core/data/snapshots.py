@@ -1,0 +1,105 @@
+"""Snapshots: the histories and the catalogue as of a night, immutable once their manifest is there.
+
+`histories/_snapshots/<id>.json` is written last; what it does not name does not count.
+"""
+
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+
+from rum_core import schema
+from rum_core.data.catalog import Catalog
+from rum_core.data.histories import Histories
+from rum_core.store.layout import Store, StoreError
+
+MANIFESTS = "histories/_snapshots"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everyone's purchases up to the end of a night. Items are indices of its own catalogue."""
+
+    id: str
+    catalog: Catalog
+    files: list[str]  # parquet parts, rows of schema.histories, ordered by user_index
+    users: int
+    purchases: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `histories/_snapshots/<id>.json` says."""
+
+    id: str
+    night: str
+    content: str  # stands for the purchases and for how they become histories
+    files: list[str]
+    catalog: str
+    users: int
+    items: int
+    purchases: int
+    merged: int  # lines folded into another purchase
+    later: int  # purchases after the night, which are not in it
+
+
+def folder(snapshot_id: str) -> str:
+    """Where the parts of a snapshot lie."""
+    return f"histories/snapshot={snapshot_id}"
+
+
+def catalog_path(snapshot_id: str) -> str:
+    """Where its catalogue lies."""
+    return f"catalogs/snapshot={snapshot_id}.parquet"
+
+
+def save_manifest(store: Store, manifest: Manifest) -> None:
+    """From now on the snapshot counts."""
+    store.write_json(f"{MANIFESTS}/{manifest.id}.json", asdict(manifest))
+
+
+def load_manifest(store: Store, snapshot_id: str) -> Manifest | None:
+    """What a snapshot says of itself; None where there is none of this id."""
+    path = f"{MANIFESTS}/{snapshot_id}.json"
+    return Manifest(**_fields(store, path)) if store.exists(path) else None
+
+
+def load_snapshot(store: Store, snapshot_id: str) -> Snapshot:
+    """A snapshot and its catalogue; StoreError if there is none of this id."""
+    manifest = load_manifest(store, snapshot_id)
+    if manifest is None:
+        raise StoreError(f"there is no snapshot {snapshot_id} in {store.root}: run jobs/ingest.py")
+    catalog = Catalog.from_table(store.read_table(manifest.catalog))
+    return Snapshot(manifest.id, catalog, manifest.files, manifest.users, manifest.purchases)
+
+
+def latest_snapshot(store: Store, night: date) -> str:
+    """The newest snapshot of this night or an earlier one; StoreError if there is none."""
+    names = [name.removesuffix(".json") for name in store.children(MANIFESTS)]
+    nights = {name: name.rpartition("-")[0] for name in names}
+    earlier = [name for name in names if nights[name] <= night.isoformat()]
+    if not earlier:
+        raise StoreError(f"{store.root} holds no histories up to {night}: run jobs/ingest.py first")
+    newest = max(nights[name] for name in earlier)
+    same = [name for name in earlier if nights[name] == newest]
+    return max(same, key=lambda name: store.modified(f"{MANIFESTS}/{name}.json"))
+
+
+def read_histories(store: Store, snapshot_id: str) -> Histories:
+    """All users of a snapshot, in the order of user_index."""
+    snapshot = load_snapshot(store, snapshot_id)
+    return Histories.from_table(pa.concat_tables([store.read_table(f) for f in snapshot.files]))
+
+
+def user_ids(store: Store, snapshot: Snapshot) -> pa.ChunkedArray:
+    """Ids of all users of a snapshot."""
+    tables = [store.read_table(file, [schema.USER_ID]) for file in snapshot.files]
+    return pa.concat_tables(tables)[schema.USER_ID]
+
+
+def _fields(store: Store, path: str) -> dict[str, Any]:
+    found = store.read_json(path)
+    if found.keys() != Manifest.__dataclass_fields__.keys():
+        raise StoreError(f"{store.full(path)} is damaged: delete it and run jobs/ingest.py")
+    return found

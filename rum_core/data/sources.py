@@ -1,0 +1,161 @@
+"""The files of a purchase log: which there are, their checksums, and their text.
+
+Text is decompressed as it is read, so a file of any size is read in bounded memory.
+"""
+
+import codecs
+import fnmatch
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from rum_core.errors import RumError, one_line
+from rum_core.store.layout import filesystem
+
+CHUNK_BYTES = 1 << 20
+_COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+
+
+class IngestError(RumError):
+    """A source that cannot be taken in; nothing of it counts."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of the log. `name` is its path below the source's folder and identifies it."""
+
+    name: str
+    path: str
+    size: int
+    mtime_ns: int
+
+
+def find_files(path: str) -> tuple[pafs.FileSystem, list[SourceFile]]:
+    """The files behind a file name, folder, glob or URI, sorted by name; hidden ones left out.
+
+    A folder or a glob may hold none. Raises IngestError where there is no such file or folder.
+    """
+    if not path:
+        raise IngestError(
+            "no purchase log is given; set source.path to a file, folder, glob or URI"
+        )
+    try:
+        fs, full = filesystem(path)
+        info = fs.get_file_info(full)
+        if info.type == pafs.FileType.File:
+            return fs, [_source_file(info, full.rpartition("/")[0])]
+        if info.type == pafs.FileType.Directory:
+            found = fs.get_file_info(pafs.FileSelector(full))
+            return fs, _visible(found, full, None)
+        head, pattern = _split_glob(path)
+        if pattern is not None:
+            fs, full = filesystem(head)
+            if fs.get_file_info(full).type == pafs.FileType.Directory:
+                deep = len(pattern) > 1
+                found = fs.get_file_info(pafs.FileSelector(full, recursive=deep))
+                return fs, _visible(found, full, pattern)
+    except OSError as error:
+        raise IngestError(f"cannot list {path}: {one_line(error)}") from None
+    raise IngestError(f"there is no file or folder {path}; check source.path")
+
+
+def _split_glob(path: str) -> tuple[str, list[str] | None]:
+    parts = path.split("/")
+    first = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), None)
+    if first is None:
+        return path, None
+    return "/".join(parts[:first]) or ("/" if path.startswith("/") else "."), parts[first:]
+
+
+def _visible(
+    found: list[pafs.FileInfo], folder: str, pattern: list[str] | None
+) -> list[SourceFile]:
+    files = [_source_file(i, folder) for i in found if i.type == pafs.FileType.File]
+    shown = [f for f in files if not any(p.startswith((".", "_")) for p in f.name.split("/"))]
+    if pattern is not None:
+        shown = [f for f in shown if _matches(f.name.split("/"), pattern)]
+    return sorted(shown, key=lambda f: f.name)
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[i:], pattern[1:]) for i in range(len(parts) + 1))
+    return (
+        bool(parts)
+        and fnmatch.fnmatchcase(parts[0], pattern[0])
+        and _matches(parts[1:], pattern[1:])
+    )
+
+
+def _source_file(info: pafs.FileInfo, folder: str) -> SourceFile:
+    name = info.path[len(folder.rstrip("/")) + 1 :]
+    return SourceFile(name, info.path, info.size or 0, info.mtime_ns or 0)
+
+
+def sha256(fs: pafs.FileSystem, file: SourceFile) -> str:
+    """The checksum of a file as it lies there."""
+    digest = hashlib.sha256()
+    with telling(file), fs.open_input_stream(file.path, compression=None) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def telling(file: SourceFile) -> Iterator[None]:
+    """Turns a failure to read into one line that names the file."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise IngestError(f"cannot read {file.path}: {one_line(error)[:300]}") from None
+
+
+class Utf8:
+    """A stream whose invalid bytes become U+FFFD, so that every parser sees UTF-8."""
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self._stream = stream
+        self._tail = b""
+        self._ready = b""
+        self.closed = False
+
+    def read(self, size: int) -> bytes:
+        """`size` bytes; fewer only at the end."""
+        parts = [self._ready]
+        length = len(self._ready)
+        while length < size and (part := self._more()):
+            parts.append(part)
+            length += len(part)
+        data = b"".join(parts)
+        self._ready = data[size:]
+        return data[:size]
+
+    def _more(self) -> bytes:
+        chunk = self._stream.read(CHUNK_BYTES)
+        data = self._tail + chunk
+        try:
+            good = codecs.utf_8_decode(data, "strict", not chunk)[1]
+            valid = data[:good]
+        except UnicodeDecodeError:
+            text, good = codecs.utf_8_decode(data, "replace", not chunk)
+            valid = text.encode()
+        self._tail = data[good:]
+        return valid or (self._more() if chunk else b"")
+
+    def close(self) -> None:
+        """Close the file below."""
+        self.closed = True
+        self._stream.close()
+
+
+def open_text(fs: pafs.FileSystem, file: SourceFile) -> Utf8:
+    """The text of a file, plain or .gz or .zst; .gz and .zst are told by the name."""
+    name = file.path.lower()
+    codec = next((codec for suffix, codec in _COMPRESSED.items() if name.endswith(suffix)), None)
+    return Utf8(fs.open_input_stream(file.path, compression=codec))

@@ -1,0 +1,10 @@
+"""The one error that people see: a single line that says what was found, where, and what to do."""
+
+
+class RumError(Exception):
+    """Something the user can mend. `str(error)` is one line; entry points print it and exit 2."""
+
+
+def one_line(text: object) -> str:
+    """`text` without line breaks, so that it fits where one line is promised."""
+    return " ".join(str(text).split())

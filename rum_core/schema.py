@@ -1,0 +1,119 @@
+"""Every table's columns and arrow schema, in one place.
+
+Ids keep the type they came with: string or int64, fixed for a store by its first purchase.
+Times are int64 microseconds since 1970-01-01 UTC, or the values of the order column.
+"""
+
+import pyarrow as pa
+
+USER_ID = "user_id"
+ITEM_ID = "item_id"
+TIME = "time"
+FILE = "file"
+LINE = "line"
+REASON = "reason"
+KIND = "kind"
+CONTENT = "content"
+INVOICE = "invoice"
+BATCH = "batch"
+
+USER_INDEX = "user_index"
+ITEMS = "items"
+TIMES = "times"
+ITEM_INDEX = "item_index"
+PURCHASES = "purchases"
+TIE_HASH = "tie_hash"
+
+RANK = "rank"
+SCORE = "score"
+BECAUSE = "because"
+WEIGHT = "weight"
+SOURCE = "source"
+MODEL_ID = "model_id"
+RUN_DATE = "run_date"
+
+ID_TYPES = (pa.string(), pa.int64())
+
+
+def interactions(user: pa.DataType, item: pa.DataType) -> pa.Schema:
+    """One row a line of the log that could be used; `invoice` is null where none is mapped."""
+    return pa.schema(
+        [
+            (USER_ID, user),
+            (ITEM_ID, item),
+            (TIME, pa.int64()),
+            (INVOICE, pa.string()),
+            (FILE, pa.string()),
+            (LINE, pa.int64()),
+        ]
+    )
+
+
+REJECTED = pa.schema(
+    [
+        (FILE, pa.string()),
+        (LINE, pa.int64()),
+        (KIND, pa.string()),  # "bad": could not be used; "rule": the shop's own rule dropped it
+        (REASON, pa.string()),
+        (CONTENT, pa.string()),  # the line's fields, cut to 200 characters
+    ]
+)
+
+
+def histories(user: pa.DataType) -> pa.Schema:
+    """One row a user: items are catalogue indices of the snapshot, in purchase order."""
+    return pa.schema(
+        [
+            (USER_ID, user),
+            (USER_INDEX, pa.int64()),
+            (ITEMS, pa.list_(pa.int32())),
+            (TIMES, pa.list_(pa.int64())),
+        ]
+    )
+
+
+def catalog(item: pa.DataType) -> pa.Schema:
+    """One row an item, in index order."""
+    return pa.schema(
+        [
+            (ITEM_ID, item),
+            (ITEM_INDEX, pa.int32()),
+            (PURCHASES, pa.int64()),
+            (TIE_HASH, pa.uint64()),
+        ]
+    )
+
+
+def recommendations(user: pa.DataType, item: pa.DataType) -> pa.Schema:
+    """The nightly table that other teams read."""
+    because = pa.list_(pa.struct([(ITEM_ID, item), (WEIGHT, pa.float32())]))
+    return pa.schema(
+        [
+            (USER_ID, user),
+            (RANK, pa.int32()),
+            (ITEM_ID, item),
+            (SCORE, pa.float32()),
+            (BECAUSE, because),
+            (SOURCE, pa.string()),
+            (MODEL_ID, pa.string()),
+        ]
+    )
+
+
+EVALUATIONS = pa.schema(
+    [
+        (RUN_DATE, pa.string()),
+        (MODEL_ID, pa.string()),
+        ("model", pa.string()),
+        ("dataset", pa.string()),
+        ("protocol", pa.string()),
+        ("segment", pa.string()),
+        ("metric", pa.string()),
+        ("k", pa.int32()),
+        ("value", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("users", pa.int64()),
+        ("hits", pa.int64()),
+    ]
+)

@@ -1,0 +1,340 @@
+"""One typed settings tree: TOML file < environment (RUM_STORE, RUM_MODEL__DIM, ...) < command line.
+
+Each field carries its reason, unit and range; `--help`, the reference page and validation read them
+from here. Unknown names are refused everywhere.
+"""
+
+import argparse
+import os
+import tomllib
+from datetime import UTC, date, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from rum_core.errors import RumError, one_line
+
+Level = Literal["item", "feature"]
+Column = int | str
+ENV_PREFIX = "RUM_"
+
+
+class SettingsError(RumError):
+    """A setting that is misspelt, out of range or contradicts another."""
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses what it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Columns(Section):
+    """Which column of the log holds what: a name, or a position counted from 0."""
+
+    user: Column = Field("user_id", description="customer id")
+    item: Column = Field("item_id", description="item id")
+    time: Column | None = Field(None, description="time of the purchase")
+    order: Column | None = Field(
+        None, description="an integer that orders a customer's purchases, for logs without times"
+    )
+    invoice: Column | None = Field(
+        None, description="invoice id: lines of one customer, item and invoice are merged"
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _position(cls, value: object) -> object:
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+    @model_validator(mode="after")
+    def _one_order(self) -> "Columns":
+        if self.time is not None and self.order is not None:
+            raise ValueError("give columns.time or columns.order, not both")
+        return self
+
+
+class Source(Section):
+    """Where the purchase log is and how it is read."""
+
+    path: str = Field("", description="file, folder, glob or URI of the purchase log")
+    name: str = Field(
+        "", description="name of the dataset in reports; default: the path's last part"
+    )
+    format: Literal["csv", "tsv", "jsonl", "parquet", "movielens", "rum"] = Field(
+        "csv",
+        description="csv, tsv, jsonl, parquet, plain, .gz or .zst; movielens (u.data, "
+        "ratings.dat); rum (the paper's user,item:rating:position@... files)",
+    )
+    header: bool = Field(True, description="csv and tsv: the first line names the columns")
+    columns: Columns = Field(Columns(), description="which column holds what")
+    time_unit: Literal["s", "ms", "us", "text"] = Field(
+        "s", description="seconds, milliseconds or microseconds since 1970 (UTC), or ISO 8601 text"
+    )
+    drop: tuple[str, ...] = Field(
+        (),
+        description="SQL conditions over the log's columns (c0, c1, ... without a header); a line "
+        "that meets one is dropped and counted",
+    )
+    max_rejected: float = Field(
+        0.05, ge=0, le=1, description="largest share of unusable lines; above it the night stops"
+    )
+    changed: Literal["replace", "stop"] = Field(
+        "stop",
+        description="what a file gets that was taken in before and has since changed: its new "
+        "lines replace the old ones, or the night stops",
+    )
+
+
+class History(Section):
+    """How purchases become one ordered history a customer."""
+
+    min_purchases: int = Field(
+        5, ge=1, le=10_000, description="customers below it are not trained on but still get a list"
+    )
+    train_fraction: float = Field(
+        0.7,
+        gt=0,
+        lt=1,
+        description="share of a customer's n purchases in the training part: floor(share n) + 1",
+    )
+    repeats: Literal["keep", "merge"] = Field(
+        "keep", description="keep every purchase of an item, or only the first of each customer"
+    )
+
+
+class Model(Section):
+    """The memory network. Symbols are the paper's."""
+
+    level: Level = Field(
+        "item", description="what a memory slot holds: an item or a latent feature"
+    )
+    dim: int = Field(128, ge=1, le=4096, description="D, length of every embedding")
+    slots: int = Field(20, ge=1, le=1024, description="K, memory slots a customer")
+    alpha: float = Field(1.0, ge=0, le=100, description="weight of the memory in p_u (eq 3)")
+    beta: float = Field(1.0, ge=0, le=100, description="strength of the attention (eq 7, 9)")
+    item_bias: bool = Field(
+        True, description="an item's own score b_i, added to p_u . q_i (not in the paper)"
+    )
+    init_std: float = Field(
+        0.05, gt=0, le=10, description="standard deviation of the first random embeddings"
+    )
+
+
+class Train(Section):
+    """How the model is fitted."""
+
+    loss: Literal["bce", "bpr", "softmax"] = Field("softmax", description="loss over the negatives")
+    negatives: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="negatives: for bce and bpr a purchase's own, for softmax shared by a batch",
+    )
+    optimizer: Literal["sgd", "adam"] = Field("adam", description="sgd, or adam")
+    learning_rate: float = Field(0.003, gt=0, le=100, description="step size")
+    l2: float = Field(0.0, ge=0, le=10, description="lambda of eq 5, on the rows a batch uses")
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="share of an item embedding's entries dropped in training"
+    )
+    epochs: int = Field(30, ge=1, le=10_000, description="passes over the training part, at most")
+    patience: int = Field(
+        4,
+        ge=0,
+        le=1000,
+        description="epochs without a better validation NDCG before training stops; 0: all epochs "
+        "are run and none is selected",
+    )
+    batch_users: int = Field(64, ge=1, le=1_000_000, description="customers a step")
+    bptt: int = Field(
+        100,
+        ge=1,
+        le=100_000,
+        description="WRITEs that a gradient passes back through (feature level)",
+    )
+    serve: Literal["all", "train"] = Field(
+        "all",
+        description="the published model learns from all purchases, after the evaluated one has "
+        "learned from the training part; or is the evaluated one itself",
+    )
+    every_days: int = Field(
+        7, ge=1, le=3650, description="age in days at which the night trains a new model"
+    )
+    workers: int = Field(1, ge=1, le=1024, description="Ray Train workers")
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU if Ray has one")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="of every random draw")
+
+
+class Recommend(Section):
+    """What goes into the nightly table."""
+
+    top_n: int = Field(5, ge=1, le=1000, description="N, items a customer")
+    exclude_seen: bool = Field(True, description="leave out what the customer has bought")
+    candidates: str = Field(
+        "", description="parquet or CSV file with the item ids that may be recommended tonight"
+    )
+    because: int = Field(3, ge=0, le=20, description="past purchases named as the reason, at most")
+    workers: int = Field(
+        0, ge=0, le=4096, description="Ray actors that replay and rank; 0: one a core or GPU"
+    )
+
+
+class Evaluate(Section):
+    """How the model is measured."""
+
+    resamples: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples over users")
+    follow_days: int = Field(
+        7, ge=1, le=365, description="days after a published list in which purchases count for it"
+    )
+    trend_nights: int = Field(
+        30, ge=0, le=365, description="published nights in the report's trend"
+    )
+
+
+class Settings(Section):
+    """All settings of a night."""
+
+    store: str = Field("store", description="path or URI of everything that is written")
+    run_date: date | None = Field(
+        None,
+        description="the night, as YYYY-MM-DD; purchases up to its end (UTC) count; default: today",
+    )
+    force: bool = Field(False, description="do a night again that is already published")
+    source: Source = Source()
+    history: History = History()
+    model: Model = Model()
+    train: Train = Train()
+    recommend: Recommend = Recommend()
+    evaluate: Evaluate = Evaluate()
+
+    @property
+    def night(self) -> date:
+        """The run date, today (UTC) where none was given."""
+        return self.run_date or datetime.now(UTC).date()
+
+    @property
+    def dataset(self) -> str:
+        """The name of the log in tables and reports."""
+        return self.source.name or self.source.path.rstrip("/").rsplit("/", 1)[-1]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{one_line(message)} (see --help)")
+
+
+def presets() -> list[str]:
+    """Names of the settings files that ship with the package."""
+    folder = resources.files("rum_core") / "presets"
+    return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def read_toml(config: str) -> dict[str, Any]:
+    """The settings in a TOML file, or in the preset of that name."""
+    if config in presets():
+        text = (resources.files("rum_core") / "presets" / f"{config}.toml").read_text()
+    else:
+        try:
+            text = Path(config).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"cannot read settings file {config}: {one_line(error)}; give a TOML file or one "
+                f"of {', '.join(presets())}"
+            ) from None
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SettingsError(f"settings file {config} is not TOML: {one_line(error)}") from None
+
+
+def load(argv: list[str] | None = None, *, prog: str = "rum", about: str = "") -> Settings:
+    """Settings from a command line (`--config FILE` and any setting as a flag).
+
+    Raises SettingsError with one line that names the setting; `--help` prints and exits.
+    """
+    parser = _Parser(
+        prog=prog, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file, or a preset's name")
+    early = _Parser(add_help=False)
+    early.add_argument("--config")
+    argv = [_underscored(word) for word in argv or []]
+    config, _ = early.parse_known_args(argv)
+    _refuse_unknown_environment()
+    return _build(read_toml(config.config) if config.config else {}, argv, parser)
+
+
+def _underscored(word: str) -> str:
+    """`--run-date=x` as `--run_date=x`: both spellings of a flag are taken."""
+    if not word.startswith("--"):
+        return word
+    flag, equals, value = word[2:].partition("=")
+    return f"--{flag.replace('-', '_') if not flag.startswith('no-') else flag}{equals}{value}"
+
+
+def _refuse_unknown_environment() -> None:
+    for name in os.environ:
+        if name.startswith(ENV_PREFIX):
+            field = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
+            if field not in Settings.model_fields:
+                raise SettingsError(f"environment variable {name} names no setting; unset it")
+
+
+def from_dict(values: dict[str, Any]) -> Settings:
+    """Settings from plain values alone, without environment or command line."""
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_first(error)) from None
+
+
+def _build(toml: dict[str, Any], argv: list[str], parser: argparse.ArgumentParser) -> Settings:
+    class Sourced(Settings, BaseSettings):
+        model_config = SettingsConfigDict(
+            env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+        )
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            cli: CliSettingsSource[Any] = CliSettingsSource(
+                settings_cls,
+                root_parser=parser,
+                cli_parse_args=argv,
+                cli_hide_none_type=True,
+                cli_implicit_flags=True,
+            )
+            return cli, env_settings, init_settings
+
+    try:
+        built = Sourced(**toml)
+    except ValidationError as error:
+        raise SettingsError(_first(error)) from None
+    return Settings.model_validate(built.model_dump())
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    name = ".".join(str(part) for part in problem["loc"]) or "settings"
+    if problem["type"] == "extra_forbidden":
+        return f"there is no setting {name!r}; see --help for the names"
+    given = (
+        ""
+        if isinstance(problem["input"], dict)
+        else f" (given: {one_line(problem['input'])[:80]!r})"
+    )
+    return f"setting {name}: {one_line(problem['msg'])}{given}"

@@ -1,0 +1,76 @@
+"""A trained model on disk: model.safetensors, config.json, catalog.parquet, users.parquet.
+
+Tensors are float32 under the design's names. Nothing is ever unpickled. A model counts when its
+config.json is there: it is written last.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from rum_core import schema
+from rum_core.data.catalog import Catalog
+from rum_core.store.layout import Store, StoreError, safe_name
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What is needed to score: config, tensors by name, items and users by row."""
+
+    model_id: str
+    config: dict[
+        str, Any
+    ]  # model: its name; level, dim, slots, alpha, beta, ... ; snapshot, run_date, part
+    tensors: dict[str, np.ndarray]
+    catalog: Catalog
+    users: pa.Array  # (U,) ids of the rows of `user`
+    metrics: dict[str, Any]
+
+
+def model_dir(model_id: str) -> str:
+    """Where a model lies."""
+    return f"models/{safe_name(model_id, 'model_id')}"
+
+
+def has_model(store: Store, model_id: str) -> bool:
+    """Whether a whole model of this id is there."""
+    return store.exists(f"{model_dir(model_id)}/config.json")
+
+
+def save_model(store: Store, model: SavedModel) -> None:
+    """Write a model; it counts from the moment its config.json appears."""
+    folder = model_dir(model.model_id)
+    store.write_table(f"{folder}/catalog.parquet", model.catalog.to_table())
+    store.write_table(f"{folder}/users.parquet", pa.table({schema.USER_ID: model.users}))
+    store.write_bytes(f"{folder}/model.safetensors", save_tensors(model.tensors))
+    store.write_json(f"{folder}/metrics.json", model.metrics)
+    store.write_json(f"{folder}/config.json", model.config)
+
+
+def load_model(store: Store, model_id: str) -> SavedModel:
+    """Read a model; StoreError if it is not there, damaged, or its tensors do not fit."""
+    folder = model_dir(model_id)
+    if not has_model(store, model_id):
+        raise StoreError(f"there is no model {model_id} in {store.root}; run jobs/train.py")
+    try:
+        tensors = load_tensors(store.read_bytes(f"{folder}/model.safetensors"))
+    except SafetensorError as error:
+        raise StoreError(f"{store.full(folder)}/model.safetensors is damaged: {error}") from None
+    catalog = Catalog.from_table(store.read_table(f"{folder}/catalog.parquet"))
+    users = store.read_table(f"{folder}/users.parquet")[schema.USER_ID].combine_chunks()
+    rows = {"item": len(catalog), "user": len(users)}
+    for name, expected in rows.items():
+        if name in tensors and tensors[name].shape[0] != expected:
+            raise StoreError(
+                f"{store.full(folder)}: tensor {name} has {tensors[name].shape[0]} rows, "
+                f"its table {expected}: the model is damaged; train it again"
+            )
+    config = store.read_json(f"{folder}/config.json")
+    return SavedModel(
+        model_id, config, tensors, catalog, users, store.read_json(f"{folder}/metrics.json")
+    )

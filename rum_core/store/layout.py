@@ -1,0 +1,200 @@
+"""The store: one root, a local path or a URI, and where each thing lies under it.
+
+Every write that others may read goes to a staging name first and appears in one atomic step: a
+rename on a disk, a copy of one whole object on object storage.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from rum_core.errors import RumError, one_line
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class StoreError(RumError):
+    """The store cannot be read or written, or does not hold what is asked of it."""
+
+
+def safe_name(name: str, what: str) -> str:
+    """`name` if it may be part of a path (letters, digits, '.', '_', '-'); StoreError otherwise."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise StoreError(f"{what} {name[:80]!r} may hold only letters, digits, '.', '_' and '-'")
+    return name
+
+
+def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a local path or a URI (file, s3, gs, ... ) and the path within it."""
+    try:
+        if "://" in uri:
+            fs, path = pafs.FileSystem.from_uri(uri)
+            return fs, path
+        return pafs.LocalFileSystem(), str(Path(uri).absolute())
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"cannot open {uri}: {one_line(error)}") from None
+
+
+def fingerprint(values: object) -> str:
+    """Ten hex digits that stand for plain values, for names that say what they hold."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True)
+class Store:
+    """Files under one root. Paths are relative to it; `fs` is any pyarrow file system."""
+
+    fs: pafs.FileSystem
+    root: str
+
+    @classmethod
+    def open(cls, uri: str) -> "Store":
+        """The store at a path or URI; StoreError if a newer version wrote it."""
+        store = cls(*filesystem(uri))
+        if store.exists("store.json"):
+            version = store.read_json("store.json").get("format_version")
+            if version != FORMAT_VERSION:
+                raise StoreError(
+                    f"store {uri} has format {version}, this program reads {FORMAT_VERSION}: "
+                    "use the program version that wrote it, or another store"
+                )
+        return store
+
+    def full(self, path: str) -> str:
+        """`path` within the file system."""
+        return f"{self.root.rstrip('/')}/{path}" if path else self.root
+
+    @contextmanager
+    def telling(self, path: str, doing: str) -> Iterator[None]:
+        """Turns a failure of the file system into one line that names the file."""
+        try:
+            yield
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StoreError(f"cannot {doing} {self.full(path)}: {one_line(error)}") from None
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or folder."""
+        with self.telling(path, "look at"):
+            return bool(self.fs.get_file_info(self.full(path)).type != pafs.FileType.NotFound)
+
+    def modified(self, path: str) -> int:
+        """When a file was last written, nanoseconds since 1970."""
+        with self.telling(path, "look at"):
+            return self.fs.get_file_info(self.full(path)).mtime_ns or 0
+
+    def children(self, path: str) -> list[str]:
+        """Names of the files and folders in a folder, sorted; none if there is no such folder."""
+        selector = pafs.FileSelector(self.full(path), allow_not_found=True)
+        with self.telling(path, "list"):
+            return sorted(info.base_name for info in self.fs.get_file_info(selector))
+
+    def files(self, path: str) -> list[str]:
+        """Paths of all files below a folder, sorted."""
+        selector = pafs.FileSelector(self.full(path), allow_not_found=True, recursive=True)
+        start = len(self.full("")) + (0 if self.full("").endswith("/") else 1)
+        with self.telling(path, "list"):
+            found = self.fs.get_file_info(selector)
+        return sorted(i.path[start:] for i in found if i.type == pafs.FileType.File)
+
+    def read_bytes(self, path: str) -> bytes:
+        """A whole file."""
+        with self.telling(path, "read"), self.fs.open_input_file(self.full(path)) as file:
+            return bytes(file.read())
+
+    def write_bytes(self, path: str, content: bytes) -> None:
+        """Write a file in one atomic step."""
+        staged = self.new_staging() + "/" + path.rsplit("/", 1)[-1]
+        self.make_parent(staged)
+        with self.telling(path, "write"), self.fs.open_output_stream(self.full(staged)) as file:
+            file.write(content)
+        self.move(staged, path)
+        self.remove(staged.rsplit("/", 1)[0])
+
+    def read_json(self, path: str) -> dict[str, Any]:
+        """A JSON object; StoreError names a file that is not one."""
+        try:
+            value = json.loads(self.read_bytes(path))
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"{self.full(path)} is damaged: {one_line(error)}") from None
+        if not isinstance(value, dict):
+            raise StoreError(f"{self.full(path)} is damaged: not a JSON object")
+        return value
+
+    def write_json(self, path: str, value: dict[str, Any]) -> None:
+        """Write a JSON object in one atomic step."""
+        text = json.dumps(value, indent=2, sort_keys=True, default=str, ensure_ascii=False)
+        self.write_bytes(path, text.encode() + b"\n")
+
+    def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """One parquet file."""
+        with self.telling(path, "read"):
+            return pq.read_table(
+                self.full(path), columns=columns, filesystem=self.fs, partitioning=None
+            )
+
+    def write_table(self, path: str, table: pa.Table) -> None:
+        """Write one parquet file in one atomic step."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write_bytes(path, sink.getvalue().to_pybytes())
+
+    def make_parent(self, path: str) -> None:
+        """Make the folder that a file will lie in."""
+        with self.telling(path, "write"):
+            self.fs.create_dir(self.full(path).rsplit("/", 1)[0], recursive=True)
+
+    def move(self, source: str, target: str) -> None:
+        """Move a file, over an older one of that name: the atomic step of every write."""
+        self.make_parent(target)
+        with self.telling(target, "write"):
+            self.fs.move(self.full(source), self.full(target))
+
+    def remove(self, path: str) -> None:
+        """Delete a file or a folder with all it holds, if it is there."""
+        info = self.fs.get_file_info(self.full(path))
+        with self.telling(path, "delete"):
+            if info.type == pafs.FileType.Directory:
+                self.fs.delete_dir(self.full(path))
+            elif info.type == pafs.FileType.File:
+                self.fs.delete_file(self.full(path))
+
+    def new_staging(self) -> str:
+        """A fresh folder name for an attempt; nothing in it counts."""
+        return f"_staging/{uuid.uuid4().hex}"
+
+    def mark(self) -> None:
+        """Write the store's format version, the first thing a new store gets."""
+        if not self.exists("store.json"):
+            self.write_json("store.json", {"format_version": FORMAT_VERSION})
+
+
+def night_dir(night: date) -> str:
+    """Where the steps of a night leave their records."""
+    return f"nights/run_date={night.isoformat()}"
+
+
+def read_record(store: Store, night: date, step: str) -> dict[str, Any] | None:
+    """What a finished step of a night said of itself, or None."""
+    path = f"{night_dir(night)}/{step}.json"
+    return store.read_json(path) if store.exists(path) else None
+
+
+def write_record(store: Store, night: date, step: str, record: dict[str, Any]) -> None:
+    """Say that a step of a night is done: its inputs, results and seconds."""
+    store.write_json(f"{night_dir(night)}/{step}.json", record)

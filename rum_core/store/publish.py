@@ -1,0 +1,181 @@
+"""Write, audit, publish: how staged lists become the table that other teams read.
+
+A run_date's table is one parquet file, so one rename (on object storage: one whole object) makes
+it visible or replaces it, and a reader never sees half a run. The file carries its run id; the
+manifest beside it is written next, then `_latest.json`; a crash in between is finished by the next
+night.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from rum_core.store.layout import Store, StoreError
+
+log = logging.getLogger(__name__)
+
+TABLE = "recommendations"
+FILE = "recommendations.parquet"
+MANIFEST = "_manifest.json"
+LATEST = f"{TABLE}/_latest.json"
+RUN_ID = b"rum.run_id"
+ROW_GROUP = 250_000  # rows; a reader that looks up one customer touches one of them
+
+
+def night_path(night: date) -> str:
+    """Where the lists of a night are published."""
+    return f"{TABLE}/run_date={night.isoformat()}"
+
+
+@contextmanager
+def night_lock(store: Store) -> Iterator[None]:
+    """One night at a time on a store. The lock ends with its process, however that ends.
+
+    Object storage has no such lock; there the scheduler's concurrency limit keeps nights apart.
+    """
+    if not isinstance(store.fs, pafs.LocalFileSystem):
+        yield
+        return
+    store.make_parent("lock")
+    lock = FileLock(store.full(".lock"), timeout=0)
+    with store.telling(".lock", "write"):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StoreError(
+                f"another night is running on store {store.root}; wait until it has ended"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def published(store: Store, night: date) -> dict[str, Any] | None:
+    """The manifest of a published night, or None."""
+    path = f"{night_path(night)}/{MANIFEST}"
+    return store.read_json(path) if store.exists(path) else None
+
+
+def publish(
+    store: Store, night: date, staged: str, *, run_id: str, manifest: dict[str, Any]
+) -> dict[str, Any]:
+    """Make audited parts the table of a night, in place of an older one; returns the manifest.
+
+    The rows are ordered by (user_id, rank), so equal lists are equal files row for row.
+    """
+    folder, waiting = night_path(night), _waiting(night)
+    store.remove(waiting)
+    parts = parts_of(store, staged)
+    file = f"{waiting}/{FILE}"
+    rows = _write_sorted(store, parts, file, run_id)
+    entry = {"name": FILE, "rows": rows, **_checksum(store, file)}
+    manifest = {**manifest, "run_id": run_id, "run_date": night.isoformat(), "files": [entry]}
+    store.write_json(f"{waiting}/{MANIFEST}", manifest)
+    store.move(file, f"{folder}/{FILE}")  # from here on readers see this run
+    _finish(store, night, manifest)
+    store.remove(staged)
+    return manifest
+
+
+def recover(store: Store, night: date) -> None:
+    """Finish a publication that was cut off after its table became visible."""
+    waiting = f"{_waiting(night)}/{MANIFEST}"
+    if not store.exists(waiting) or not store.exists(f"{night_path(night)}/{FILE}"):
+        return
+    manifest = store.read_json(waiting)
+    if _run_id(store, f"{night_path(night)}/{FILE}") == manifest["run_id"]:
+        log.info("finishing the publication of %s that was cut off", night)
+        _finish(store, night, manifest)
+
+
+def read_latest(store: Store | str, *, verify: bool = False) -> pa.Table:
+    """The newest published recommendations, as schema.recommendations.
+
+    With `verify` the file's checksum is compared with its manifest. StoreError if nothing is
+    published or a file is damaged.
+    """
+    store = Store.open(store) if isinstance(store, str) else store
+    if not store.exists(LATEST):
+        raise StoreError(f"nothing is published in {store.root}; run the nightly flow")
+    folder = night_path(date.fromisoformat(store.read_json(LATEST)["run_date"]))
+    if verify:
+        for entry in store.read_json(f"{folder}/{MANIFEST}")["files"]:
+            path = f"{folder}/{entry['name']}"
+            found = _checksum(store, path)
+            if found != {k: entry[k] for k in found}:
+                raise StoreError(f"{store.full(path)} is damaged: its checksum is another")
+    return store.read_table(f"{folder}/{FILE}")
+
+
+def _finish(store: Store, night: date, manifest: dict[str, Any]) -> None:
+    store.write_json(f"{night_path(night)}/{MANIFEST}", manifest)
+    newest = store.read_json(LATEST)["run_date"] if store.exists(LATEST) else ""
+    if night.isoformat() >= newest:
+        latest = {"run_date": night.isoformat(), "run_id": manifest["run_id"]}
+        store.write_json(LATEST, {**latest, "path": f"{night_path(night)}/{FILE}"})
+    store.remove(_waiting(night))
+
+
+def _waiting(night: date) -> str:
+    return f"_staging/publish-{night.isoformat()}"
+
+
+def parts_of(store: Store, staged: str) -> ds.Dataset:
+    """The parquet parts in a staging folder as one table."""
+    files = [store.full(f) for f in store.files(staged) if f.endswith(".parquet")]
+    if not files:
+        raise StoreError(f"there are no staged lists in {store.full(staged)}")
+    with store.telling(staged, "read"):
+        return ds.dataset(sorted(files), format="parquet", filesystem=store.fs, partitioning=None)
+
+
+@contextmanager
+def database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB in memory that sees only what is registered with it."""
+    with duckdb.connect(config={"enable_external_access": "false"}) as db:
+        yield db
+
+
+def _write_sorted(store: Store, parts: ds.Dataset, path: str, run_id: str) -> int:
+    wanted = parts.schema.with_metadata({RUN_ID: run_id.encode()})
+    store.make_parent(path)
+    rows = 0
+    with database() as db, store.telling(path, "write"):
+        db.register("parts", parts)
+        names = ", ".join(wanted.names)
+        ordered = db.sql(f"select {names} from parts order by user_id, rank")
+        with (
+            store.fs.open_output_stream(store.full(path)) as sink,
+            pq.ParquetWriter(sink, wanted, compression="zstd") as writer,
+        ):
+            for batch in ordered.fetch_record_batch(ROW_GROUP):
+                table = pa.Table.from_batches([batch]).cast(wanted)
+                writer.write_table(table, row_group_size=ROW_GROUP)
+                rows += len(table)
+    return rows
+
+
+def _checksum(store: Store, path: str) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    with store.telling(path, "read"), store.fs.open_input_stream(store.full(path)) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _run_id(store: Store, path: str) -> str:
+    with store.telling(path, "read"):
+        metadata = pq.read_schema(store.full(path), filesystem=store.fs).metadata or {}
+    return bytes(metadata.get(RUN_ID, b"")).decode()

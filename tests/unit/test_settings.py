@@ -1,0 +1,77 @@
+import pytest
+
+from rum_core.settings import SettingsError, from_dict, load, presets, read_toml
+
+
+def test_command_line_over_environment_over_file(tmp_path, monkeypatch):
+    file = tmp_path / "shop.toml"
+    file.write_text('store = "a"\n[model]\ndim = 3\nslots = 4\nalpha = 0.5\n')
+    monkeypatch.setenv("RUM_MODEL__SLOTS", "5")
+    monkeypatch.setenv("RUM_MODEL__ALPHA", "0.6")
+    settings = load(["--config", str(file), "--model.alpha", "0.7"])
+    assert settings.store == "a"
+    assert (settings.model.dim, settings.model.slots, settings.model.alpha) == (3, 5, 0.7)
+
+
+def test_rum_store_overrides_the_file(tmp_path, monkeypatch):
+    file = tmp_path / "shop.toml"
+    file.write_text('store = "a"\n')
+    monkeypatch.setenv("RUM_STORE", "b")
+    assert load(["--config", str(file)]).store == "b"
+
+
+@pytest.mark.parametrize("flag", ["--run-date", "--run_date"])
+def test_both_spellings_of_a_flag(flag):
+    assert load([flag, "2026-11-23"]).night.isoformat() == "2026-11-23"
+    assert load([f"{flag}=2026-11-23"]).night.isoformat() == "2026-11-23"
+
+
+@pytest.mark.parametrize(
+    ("argv", "names"),
+    [
+        (["--model.levle", "item"], "model.levle"),
+        (["--model.dim", "0"], "model.dim"),
+        (["--model.dim", "many"], "model.dim"),
+        (["--history.train_fraction", "1"], "history.train_fraction"),
+        (["--run-date", "2026-02-30"], "run_date"),
+        (["--run-date", "../../x"], "run_date"),
+        (["--config", "no-such-file.toml"], "no-such-file.toml"),
+        (["--source.columns.time", "t", "--source.columns.order", "o"], "columns.order"),
+        (["stray"], "stray"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(argv, names):
+    with pytest.raises(SettingsError) as caught:
+        load(argv)
+    assert names in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_are_refused_in_file_and_environment(tmp_path, monkeypatch):
+    file = tmp_path / "shop.toml"
+    file.write_text("[model]\nlevle = 'item'\n")
+    with pytest.raises(SettingsError, match=r"model\.levle"):
+        load(["--config", str(file)])
+    monkeypatch.setenv("RUM_STROE", "x")
+    with pytest.raises(SettingsError, match="RUM_STROE"):
+        load([])
+
+
+@pytest.mark.parametrize("text", ["[model", "a = " + "[" * 5000, "\x00"])
+def test_a_file_that_is_not_toml(tmp_path, text):
+    file = tmp_path / "shop.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=r"shop\.toml"):
+        load(["--config", str(file)])
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_whole(name):
+    from_dict(read_toml(name))
+
+
+def test_positions_and_names_of_columns():
+    columns = load(
+        ["--source.columns.user", "0", "--source.columns.item", "StockCode"]
+    ).source.columns
+    assert (columns.user, columns.item) == (0, "StockCode")
