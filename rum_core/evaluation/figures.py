@@ -1,0 +1,157 @@
+"""Plots of the report as inline SVG: text stays text, colours follow the page's light or dark mode.
+
+Each carries a title and a description for screen readers; a table beside it has its numbers.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+WIDTH = 5.4  # inches; the page scales it to its own width
+# stand-ins that matplotlib draws with, and what the page's style sheet puts in their place
+_TEXT, _GRID = "#a100f0", "#a100f1"
+_SERIES = ("#a10001", "#a10002", "#a10003", "#a10004")
+_CSS = {
+    _TEXT: "currentColor",
+    _GRID: "var(--grid)",
+    **{color: f"var(--series-{n})" for n, color in enumerate(_SERIES, start=1)},
+}
+_MARKERS = ("o", "s", "D", "^")
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "rum",
+    "text.parse_math": False,
+    "font.size": 9,
+    "text.color": _TEXT,
+    "axes.labelcolor": _TEXT,
+    "axes.edgecolor": _GRID,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": _TEXT,
+    "ytick.color": _TEXT,
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value at a label, with its interval where there is one."""
+
+    label: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+Series = Mapping[str, Sequence[Point]]
+
+
+def dots(name: str, title: str, x_label: str, series: Series) -> str:
+    """Values with their intervals, one row a label, one marker a series."""
+    labels = _labels(series)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, 1.1 + 0.42 * len(labels)), layout="constrained")
+        axes = figure.add_subplot()
+        for number, (key, points) in enumerate(series.items()):
+            shift = 0.18 * (number - (len(series) - 1) / 2)
+            y = [labels.index(p.label) + shift for p in points]
+            axes.errorbar(
+                [p.value for p in points], y, xerr=_bars(points), label=key, **_look(number)
+            )
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(x_label)
+        axes.grid(visible=False, axis="y")
+        return _finish(figure, axes, name, title, series)
+
+
+def trend(name: str, title: str, y_label: str, series: Series) -> str:
+    """Values with their intervals over nights, in the order of the labels."""
+    labels = sorted(_labels(series))
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+        axes = figure.add_subplot()
+        for number, (key, points) in enumerate(series.items()):
+            ordered = sorted(points, key=lambda p: p.label)
+            shift = 0.16 * (number - (len(series) - 1) / 2)  # intervals stay apart
+            x = [labels.index(p.label) + shift for p in ordered]
+            look = {**_look(number), "linestyle": "-"}
+            axes.errorbar(x, [p.value for p in ordered], yerr=_bars(ordered), label=key, **look)
+        step = max(1, -(-len(labels) // 6))
+        axes.set_xticks(range(0, len(labels), step), labels[::step])
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel(y_label)
+        axes.grid(visible=False, axis="x")
+        return _finish(figure, axes, name, title, series)
+
+
+def _labels(series: Series) -> list[str]:
+    return list(dict.fromkeys(p.label for points in series.values() for p in points))
+
+
+def _bars(points: Sequence[Point]) -> list[list[float]]:
+    below = [p.value - p.low if p.low is not None else 0.0 for p in points]
+    above = [p.high - p.value if p.high is not None else 0.0 for p in points]
+    return [[max(b, 0.0) for b in below], [max(a, 0.0) for a in above]]
+
+
+def _look(number: int) -> dict[str, Any]:
+    return {
+        "color": _SERIES[number % len(_SERIES)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "linestyle": "none",
+        "markersize": 5,
+        "linewidth": 1.5,
+        "elinewidth": 1.2,
+    }
+
+
+def _finish(figure: Figure, axes: Axes, name: str, title: str, series: Series) -> str:
+    if len(series) > 1:
+        figure.legend(
+            *axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(series)
+        )
+    return _svg(figure, name, title, _description(series))
+
+
+def _description(series: Series) -> str:
+    """The plot in words: first and last value of each series."""
+    parts = []
+    for key, points in series.items():
+        ends = [points[0], points[-1]] if len(points) > 1 else points
+        said = ", ".join(f"{p.value:.3g} at {p.label}" for p in ends)
+        parts.append(f"{key}: {len(points)} values, {said}")
+    return "; ".join(parts) + ". The table beside it has all of them."
+
+
+def _svg(figure: Figure, name: str, title: str, description: str) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)  # ids are unique in the page, not in a plot
+    text = re.sub(r"url\(#", f"url(#{name}-", text)
+    text = re.sub(r'href="#', f'href="#{name}-', text)
+    text = re.sub("|".join(_CSS), lambda m: _CSS[m[0]], text)
+    opening = text[: text.index(">") + 1]
+    view = re.search(r'viewBox="[^"]*"', opening)
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'{view[0] if view else ""} role="img" aria-labelledby="{name}-title {name}-desc">'
+        f'<title id="{name}-title">{escape(title)}</title>'
+        f'<desc id="{name}-desc">{escape(description)}</desc>'
+    )
+    return head + text[len(opening) :]

@@ -1,0 +1,70 @@
+"""Published lists against what their customers bought in the days after, beside MostPopular.
+
+MostPopular knows what was bought up to the end of the list's own night, no more.
+"""
+
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rum_core import schema
+from rum_core.data.catalog import Catalog
+from rum_core.data.histories import Histories
+from rum_core.evaluation.measure import Row, intervals
+from rum_core.evaluation.metrics import hit_places, per_user
+from rum_core.evaluation.protocols import FOLLOWING, bought_between, end_of, followed
+from rum_core.ranking.ranking import POPULAR, rank
+from rum_core.store.checkpoint import SavedModel
+
+PUBLISHED = "published"
+
+
+def following_rows(
+    histories: Histories,
+    catalog: Catalog,
+    lists: pa.Table,
+    *,
+    listed: date,
+    until: date,
+    exclude_seen: bool,
+    resamples: int,
+    seed: int,
+) -> list[Row]:
+    """Rows of the list of the night `listed` (user_id, rank, item_id), measured up to `until`.
+
+    `histories` and `catalog` are of a snapshot of `until` or later. Customers count who had a list
+    and then bought an item that it could have held. No row if there is none.
+    """
+    n = int(pc.max(lists[schema.RANK]).as_py() or 0)
+    owner = pc.index_in(
+        lists[schema.USER_ID].cast(histories.user_ids.type), value_set=histories.user_ids
+    )
+    owner = pc.fill_null(owner, -1).to_numpy(zero_copy_only=False).astype(np.int64)  # (rows,)
+    active = bought_between(histories, listed + timedelta(days=1), until)
+    served = np.zeros(len(histories), dtype=np.bool_)
+    served[owner[owner >= 0]] = True
+    users = np.flatnonzero(active & served)
+    before, targets = followed(histories.take(users), listed, until, exclude_seen=exclude_seen)
+    counting = np.flatnonzero(targets.lengths > 0)
+    if len(counting) == 0:
+        return []
+    users, before, targets = users[counting], before.take(counting), targets.take(counting)
+    row = np.full(len(histories) + 1, -1, dtype=np.int64)  # one more, for owner -1
+    row[users] = np.arange(len(users))
+    mine = row[owner] >= 0
+    published = np.full((len(users), n), -1, dtype=np.int32)
+    place = lists[schema.RANK].to_numpy()[mine] - 1
+    published[row[owner[mine]], place] = catalog.index_of(lists[schema.ITEM_ID])[mine]
+    counts = np.bincount(histories.items[histories.times < end_of(listed)], minlength=len(catalog))
+    known = Catalog(catalog.ids, counts.astype(np.int64), catalog.hashes)
+    model = SavedModel(POPULAR, {"model": POPULAR}, {}, known, histories.user_ids.slice(0, 0), {})
+    popular = rank(model, before, top_n=n, exclude_seen=exclude_seen).items
+    values = {
+        name: per_user(hit_places(items, targets), targets.lengths)
+        for name, items in ((PUBLISHED, published), (POPULAR, popular))
+    }
+    found = intervals(values, resamples=resamples, seed=seed)
+    plain = {"protocol": FOLLOWING, "segment": f"list {listed.isoformat()}", "k": n}
+    return [{**plain, "model": name, **row} for name, rows in found.items() for row in rows]

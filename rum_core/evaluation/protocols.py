@@ -1,0 +1,118 @@
+"""What is measured against what: which purchases a list may use, and which it should have named.
+
+"paper": the training part of each user is replayed, the rest are targets. "following": a published
+list against what its customers bought in the days after it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+
+from rum_core.data.histories import Histories, part_length
+from rum_core.settings import Source
+
+PAPER = "paper"
+FOLLOWING = "following"
+ALL = "all"
+NEW_USERS = "new users"
+_LENGTHS = ((5, "up to 5 purchases"), (10, "6-10 purchases"), (20, "11-20 purchases"))
+_LONGEST = "over 20 purchases"
+SEGMENTS = (ALL, *(name for _, name in _LENGTHS), _LONGEST, NEW_USERS)
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Users (rows of the histories it was cut from), what lists may use, and their targets."""
+
+    users: npt.NDArray[np.int64]  # (U,)
+    train: Histories
+    targets: Histories  # distinct items, at least one a user
+    new: Bools  # (U,) whether the model was not trained on the user
+
+    def segments(self) -> Iterator[tuple[str, Bools]]:
+        """Each segment and who is in it (U,); all but "new users" hold trained users alone."""
+        yield from segments(self.train.lengths, self.new)
+
+
+def segments(lengths: npt.NDArray[np.int64], new: Bools) -> Iterator[tuple[str, Bools]]:
+    """Each segment and who is in it (U,), from lengths of training parts (U,)."""
+    bounds = np.array([longest for longest, _ in _LENGTHS])
+    bucket = np.searchsorted(bounds, lengths)
+    yield ALL, ~new
+    for number, name in enumerate((*(name for _, name in _LENGTHS), _LONGEST)):
+        yield name, ~new & (bucket == number)
+    yield NEW_USERS, new
+
+
+def paper_split(
+    histories: Histories, *, new: Bools, train_fraction: float, exclude_seen: bool
+) -> Split:
+    """The cut of the design for users with at least one target.
+
+    A new user's cut leaves at least the last purchase as a target, for nothing was trained on it.
+    """
+    cut = part_length(histories.lengths, "train", train_fraction)
+    cut = np.where(new, np.minimum(cut, np.maximum(histories.lengths - 1, 0)), cut)
+    train = histories.spans(np.zeros_like(cut), cut)
+    after = histories.spans(cut, histories.lengths)
+    targets = distinct(after, seen=train if exclude_seen else None)
+    users = np.flatnonzero((targets.lengths > 0) & (train.lengths > 0))
+    return Split(users, train.take(users), targets.take(users), new[users])
+
+
+def has_times(source: Source) -> bool:
+    """Whether the purchases of a log are dated, and not only ordered."""
+    return source.format == "movielens" or source.columns.time is not None
+
+
+def end_of(day: date) -> int:
+    """The first microsecond (since 1970, UTC) that is not in the day."""
+    after = datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC)
+    return int(after.timestamp()) * 1_000_000
+
+
+def bought_between(histories: Histories, first: date, last: date) -> Bools:
+    """Which users (U,) bought anything on the days from `first` to `last`, both included."""
+    start = end_of(first - timedelta(days=1))
+    inside = (histories.times >= start) & (histories.times < end_of(last))
+    owner = np.repeat(np.arange(len(histories)), histories.lengths)
+    return np.bincount(owner[inside], minlength=len(histories)) > 0
+
+
+def followed(
+    histories: Histories, listed: date, until: date, *, exclude_seen: bool
+) -> tuple[Histories, Histories]:
+    """What each user had bought by the end of `listed`, and the distinct items bought after it.
+
+    The days that count are those after `listed`, up to `until` and that day included.
+    """
+    known = histories.times < end_of(listed)
+    before = _keep(histories, known)
+    after = _keep(histories, ~known & (histories.times < end_of(until)))
+    return before, distinct(after, seen=before if exclude_seen else None)
+
+
+def distinct(histories: Histories, *, seen: Histories | None) -> Histories:
+    """Each user's items once, at their first purchase, without those in the user's `seen`."""
+    wide = np.int64(histories.items.max(initial=0)) + 1
+    owner = np.repeat(np.arange(len(histories)), histories.lengths)
+    keys = owner * wide + histories.items
+    keep = np.zeros(len(keys), dtype=np.bool_)
+    keep[np.unique(keys, return_index=True)[1]] = True
+    if seen is not None:
+        inside = seen.items < wide  # a larger index is no item of these histories
+        owner = np.repeat(np.arange(len(seen)), seen.lengths)
+        keep &= ~np.isin(keys, owner[inside] * wide + seen.items[inside])
+    return _keep(histories, keep)
+
+
+def _keep(histories: Histories, keep: Bools) -> Histories:
+    kept = np.concatenate([[0], np.cumsum(keep)]).astype(np.int64)
+    return Histories(
+        histories.user_ids, kept[histories.offsets], histories.items[keep], histories.times[keep]
+    )

@@ -1,0 +1,313 @@
+"""The parts of the report: tables of plain text and plots as SVG.
+
+They are made from rows of schema.EVALUATIONS and from the records of a night's steps. A part whose
+numbers a night lacks is None.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from rum_core.evaluation import figures
+from rum_core.evaluation.figures import Point, Series
+from rum_core.evaluation.metrics import LABELS, METRICS
+from rum_core.evaluation.protocols import ALL, PAPER
+
+CATALOGUE = {
+    "coverage": "coverage of the catalogue",
+    "gini": "Gini",
+    "popular_share": "share on the most popular tenth",
+}
+HEADLINE = ("hit_rate", "precision", "recall", "f1", "ndcg")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page: every cell is text, shown as text."""
+
+    caption: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+def show(value: object, most: int = 80) -> str:
+    """An id or other foreign text on one line: control characters spelt out, cut if very long."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+
+
+def percent(value: float | None, digits: int = 3) -> str:
+    """A share as a percentage."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def _pick(rows: Iterable[Row], **wanted: object) -> Row | None:
+    return next((r for r in rows if all(r[k] == v for k, v in wanted.items())), None)
+
+
+def _interval(row: Row) -> str:
+    if row["ci_low"] is None:
+        return ""
+    return f"[{100 * row['ci_low']:.3f}, {100 * row['ci_high']:.3f}]"
+
+
+def _point(row: Row, label: str) -> Point:
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else 100 * value
+
+    return Point(label, 100 * row["value"], scaled(row["ci_low"]), scaled(row["ci_high"]))
+
+
+def _hits(row: Row | None) -> str:
+    return "–" if row is None or row["hits"] is None else f"{row['hits']:,} of {row['users']:,}"
+
+
+def headline(paper: list[Row], former: list[Row], evaluate: Row | None) -> list[dict[str, str]]:
+    if not paper:
+        return []
+    name = (evaluate or {}).get("model") or paper[0]["model"]
+    figures_ = []
+    for metric in HEADLINE:
+        row = _pick(paper, model=name, segment=ALL, metric=metric)
+        if row is None or row["value"] is None:
+            continue
+        before = _pick(reversed(former), model=name, segment=ALL, metric=metric, protocol=PAPER)
+        change = ""
+        if before and before["value"] is not None:
+            points = 100 * (row["value"] - before["value"])
+            change = f"{points:+.3f} points since {before['run_date']}"
+        figures_.append(
+            {
+                "label": f"{LABELS[metric]}@{row['k']}",
+                "value": percent(row["value"]),
+                "interval": _interval(row),
+                "change": change,
+                "hits": _hits(row),
+            }
+        )
+    return figures_
+
+
+def against(evaluate: Row | None) -> Table | None:
+    differences: dict[str, Row] = (evaluate or {}).get("against_popular") or {}
+    if not differences:
+        return None
+    rows = [
+        [
+            LABELS.get(metric, metric),
+            f"{100 * d['value']:+.3f}",
+            _interval(d),
+            "yes" if d["ci_low"] > 0 else "no",
+        ]
+        for metric, d in differences.items()
+    ]
+    head = ["metric", "difference, points", "95 % interval", "above 0"]
+    return Table("The night's model minus MostPopular, paired over the same customers", head, rows)
+
+
+def model_table(paper: list[Row], models: list[str]) -> Table | None:
+    rows = []
+    for model in models:
+        cells = [model]
+        for metric in METRICS:
+            row = _pick(paper, model=model, segment=ALL, metric=metric)
+            if row is None:
+                cells.append("–")
+                continue
+            cells.append(f"{percent(row['value'])} {_interval(row)}".strip())
+        cells.append(_hits(_pick(paper, model=model, segment=ALL, metric="hit_rate")))
+        rows.append(cells)
+    if not rows:
+        return None
+    k = paper[0]["k"]
+    head = ["model", *(f"{LABELS[m]}@{k}" for m in METRICS), "customers with a hit"]
+    return Table("Models on the held-out purchases of every trained customer", head, rows)
+
+
+def models_plot(paper: list[Row], models: list[str]) -> Markup | None:
+    series = {}
+    for model in models:
+        rows = [_pick(paper, model=model, segment=ALL, metric=m) for m in HEADLINE]
+        points = [_point(r, LABELS[r["metric"]]) for r in rows if r and r["value"] is not None]
+        if points:
+            series[model] = points
+    return _plot(figures.dots, "models", "Models, with 95 % intervals", "%", series)
+
+
+def segment_table(paper: list[Row]) -> Table | None:
+    rows = [
+        [
+            r["segment"],
+            r["model"],
+            f"{percent(r['value'])} {_interval(r)}".strip(),
+            percent((_pick(paper, **{**_key(r), "metric": "ndcg"}) or r)["value"]),
+            _hits(r),
+        ]
+        for r in paper
+        if r["metric"] == "hit_rate" and r["users"]
+    ]
+    head = ["segment", "model", "HR", "NDCG", "customers with a hit"]
+    caption = "Customers by the purchases that their list was made from"
+    return Table(caption, head, rows) if rows else None
+
+
+def _key(row: Row) -> Row:
+    return {k: row[k] for k in ("model", "segment", "protocol")}
+
+
+def segments_plot(paper: list[Row], models: list[str]) -> Markup | None:
+    rows = [r for r in paper if r["metric"] == "hit_rate" and r["users"] and r["segment"] != ALL]
+    series = {m: [_point(r, r["segment"]) for r in rows if r["model"] == m] for m in models}
+    series = {m: points for m, points in series.items() if points}
+    return _plot(figures.dots, "segments", "Hit rate by segment", "HR, %", series)
+
+
+def catalogue_table(paper: list[Row], models: list[str]) -> Table | None:
+    rows = []
+    for model in models:
+        found = [_pick(paper, model=model, segment=ALL, metric=m) for m in CATALOGUE]
+        gini = found[1]["value"] if found[1] else None
+        cells = [percent(r["value"] if r else None, 1) for r in found]
+        cells[1] = "–" if gini is None else f"{gini:.3f}"
+        rows.append([model, *cells])
+    caption = "What the lists are made of: all customers together"
+    return Table(caption, ["model", *CATALOGUE.values()], rows) if rows else None
+
+
+def following_table(following: list[Row]) -> Table | None:
+    lists = list(dict.fromkeys(r["segment"] for r in following))
+    rows = []
+    for segment in lists:
+        for row in following:
+            if row["segment"] == segment and row["metric"] == "hit_rate":
+                ndcg = _pick(following, **{**_key(row), "metric": "ndcg"})
+                rows.append(
+                    [
+                        segment.removeprefix("list "),
+                        row["model"],
+                        f"{percent(row['value'])} {_interval(row)}".strip(),
+                        percent(ndcg["value"] if ndcg else None),
+                        _hits(row),
+                    ]
+                )
+    head = ["list of", "lists", "HR", "NDCG", "customers with a hit"]
+    return Table("Earlier lists against what was bought after them", head, rows) if rows else None
+
+
+def following_plot(following: list[Row]) -> Markup | None:
+    series: dict[str, list[Point]] = {}
+    for row in following:
+        if row["metric"] == "hit_rate" and row["value"] is not None:
+            label = row["segment"].removeprefix("list ")
+            series.setdefault(row["model"], []).append(_point(row, label))
+    title = "Hit rate of earlier lists on the purchases that followed"
+    return _plot(figures.trend, "following", title, "HR, %", series)
+
+
+def _held_out(paper: list[Row], former: list[Row]) -> list[Row]:
+    rows = [*former, *paper]
+    return [r for r in rows if r["protocol"] == PAPER and r["segment"] == ALL]
+
+
+def held_out_table(paper: list[Row], former: list[Row]) -> Table | None:
+    if not former:
+        return None
+    rows = [
+        [
+            r["run_date"],
+            r["model"],
+            show(r["model_id"]),
+            f"{percent(r['value'])} {_interval(r)}".strip(),
+            _hits(r),
+        ]
+        for r in _held_out(paper, former)
+        if r["metric"] == "hit_rate"
+    ]
+    head = ["night", "model", "model id", "HR", "customers with a hit"]
+    return Table("Held-out hit rate, night by night", head, rows) if rows else None
+
+
+def held_out_plot(paper: list[Row], former: list[Row]) -> Markup | None:
+    if not former:
+        return None
+    series: dict[str, list[Point]] = {}
+    for row in _held_out(paper, former):
+        if row["metric"] == "hit_rate" and row["value"] is not None:
+            series.setdefault(row["model"], []).append(_point(row, row["run_date"]))
+    return _plot(figures.trend, "held-out", "Held-out hit rate, night by night", "HR, %", series)
+
+
+def _plot(
+    draw: Callable[..., str], name: str, title: str, label: str, series: Series
+) -> Markup | None:
+    if not series:
+        return None
+    # matplotlib escapes all text it draws, and so does figures.py
+    return Markup(draw(name, title, label, series))
+
+
+def _counts(record: Row | None, names: Mapping[str, str], caption: str) -> Table | None:
+    if not record:
+        return None
+    rows = [[said, _text(record[key])] for key, said in names.items() if key in record]
+    return Table(caption, ["what", "value"], rows) if rows else None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return show(value, 200)
+
+
+def ingest_table(record: Row | None) -> Table | None:
+    names = {
+        "files_new": "new files",
+        "files_known": "files taken in before",
+        "rows_read": "lines read",
+        "rows_kept": "lines kept",
+        "rows_bad": "lines that could not be used",
+        "rows_rule": "lines dropped by the shop's rules",
+        "users": "customers so far",
+        "items": "items so far",
+        "purchases": "purchases so far",
+        "merged": "lines merged into another purchase so far",
+        "later": "purchases after the night, left for later",
+        "snapshot": "snapshot",
+        "rejected_path": "rejected lines are in",
+    }
+    return _counts(record, names, "Taken in tonight")
+
+
+def reasons_table(record: Row | None) -> Table | None:
+    reasons: dict[str, int] = (record or {}).get("reasons") or {}
+    rows = [[show(r, 200), f"{n:,}"] for r, n in sorted(reasons.items(), key=lambda x: -x[1])]
+    return Table("Lines not used, by reason", ["reason", "lines"], rows) if rows else None
+
+
+def training_table(record: Row | None) -> Table | None:
+    names = {
+        "model_id": "model that serves",
+        "evaluated_model_id": "model that was evaluated",
+        "trained": "trained tonight",
+        "epochs": "epochs",
+    }
+    return _counts(record, names, "The model")
+
+
+def served_table(record: Row | None) -> Table | None:
+    names = {
+        "users": "customers with a list",
+        "rows": "rows",
+        "popular_users": "customers whose list is popular items alone",
+        "model_id": "model",
+        "snapshot": "snapshot",
+    }
+    return _counts(record, names, "Tonight's lists")

@@ -1,0 +1,46 @@
+"""MostPopular: items by how often they were bought. First baseline, and every list of last resort.
+
+The score of an item is its share of all purchases, float32; equal scores go by the tie rank.
+"""
+
+import numpy as np
+
+from rum_core.data.catalog import Catalog
+from rum_core.ranking.block import Block
+from rum_core.store.checkpoint import SavedModel
+
+
+class MostPopular:
+    """The one order of a catalogue, from which each user gets what he may still get."""
+
+    block_users = 65_536
+
+    def __init__(self, catalog: Catalog) -> None:
+        purchases = catalog.purchases.astype(np.float64)
+        self.scores = (purchases / max(1.0, purchases.sum())).astype(np.float32)
+        self.order = np.lexsort((catalog.tie_rank, -self.scores)).astype(np.int32)
+
+    @classmethod
+    def of(cls, model: SavedModel) -> "MostPopular":
+        """The model `popular`: it needs no tensors, only its catalogue's counts."""
+        return cls(model.catalog)
+
+    def lists(
+        self, block: Block, top_n: int, because: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Items (U, N) and scores (U, N); popularity has no reason, so nothing (U, N, B) after."""
+        allowed = np.zeros(len(self.order), dtype=bool)
+        allowed[block.candidates] = True
+        order = self.order[allowed[self.order]]
+        items = np.empty((len(block), top_n), dtype=np.int32)
+        for user in range(len(block)):
+            seen = block.seen[block.seen_offsets[user] : block.seen_offsets[user + 1]]
+            first = order[: top_n + len(seen)]
+            items[user] = first[~np.isin(first, seen)][:top_n] if len(seen) else first[:top_n]
+        nothing = (len(block), top_n, because)
+        return (
+            items,
+            self.scores[items],
+            np.full(nothing, -1, np.int32),
+            np.zeros(nothing, np.float32),
+        )

@@ -1,0 +1,50 @@
+"""One block of users on its way to its lists: what they bought, what they may not get.
+
+Users never see each other: any split of users into blocks gives the same lists.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rum_core.data.histories import Histories
+
+
+@dataclass(frozen=True)
+class Block:
+    """U users of a model; every user's history holds only items that the model knows."""
+
+    rows: np.ndarray  # (U,) int64 row of the model's `user` table, -1 where p* = 0
+    known: Histories  # item indices of the model, all >= 0
+    seen_offsets: np.ndarray  # (U + 1,) int64
+    seen: np.ndarray  # (seen_offsets[-1],) int32 what user u may not get, ascending in each user
+    candidates: np.ndarray  # (C,) int32 items that may be recommended, ascending
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def of(
+        cls, rows: np.ndarray, known: Histories, candidates: np.ndarray, *, exclude_seen: bool
+    ) -> "Block":
+        """A block; with `exclude_seen` a user may not get what is in his history."""
+        users = np.repeat(np.arange(len(rows)), known.lengths)
+        pairs = (users.astype(np.int64) << 32) | known.items
+        pairs = np.unique(pairs) if exclude_seen else pairs[:0]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(np.bincount(pairs >> 32, minlength=len(rows)), out=offsets[1:])
+        return cls(rows, known, offsets, (pairs & 0xFFFFFFFF).astype(np.int32), candidates)
+
+    def take(self, users: np.ndarray) -> "Block":
+        """The users at these positions, in this order."""
+        seen = Histories(self.known.user_ids, self.seen_offsets, self.seen, self.seen).take(users)
+        return Block(
+            self.rows[users], self.known.take(users), seen.offsets, seen.items, self.candidates
+        )
+
+    def eligible(self) -> np.ndarray:
+        """How many candidates each user may get (U,) int64."""
+        at = np.searchsorted(self.candidates, self.seen)
+        at = np.minimum(at, len(self.candidates) - 1)
+        taken = np.concatenate([[0], np.cumsum(self.candidates[at] == self.seen)])
+        return np.asarray(len(self.candidates) - np.diff(taken[self.seen_offsets]))

@@ -1,0 +1,202 @@
+"""Feature-level RUM over the whole catalogue (eq 1-4, 9-13): replay, then one matrix product.
+
+z_i = softmax_k(beta q_i . f_k), e_i and a_i depend on the item alone, so a user's memory is a
+running product M_k <- M_k (1 - z_ik e_i) + z_ik a_i over his purchases, in float64, and his scores
+are < [p*, alpha vec M], [q_i, vec(z_i (x) q_i)] >. U users, K slots, D dimensions, T candidates a
+tile. Beside it: `reference.py`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+from rum_core.data.histories import Histories
+from rum_core.ranking.block import Block
+from rum_core.ranking.select import empty_heaps, exact_top, offer
+from rum_core.store.checkpoint import SavedModel
+
+TILE = 1024  # candidates at once
+RUN = 1024  # users at once
+ROUNDING = 2.0**-24  # unit roundoff of float32
+LARGEST = 1e30  # products above it could overflow in float32: everything is scored in float64
+
+
+@dataclass(frozen=True)
+class Writes:
+    """What a purchase of each item does to a memory, float64."""
+
+    z: np.ndarray  # (I, K) attention
+    erase: np.ndarray  # (I, D) e, sigmoid
+    add: np.ndarray  # (I, D) a, tanh
+
+    @classmethod
+    def of(cls, tensors: dict[str, np.ndarray], beta: float) -> "Writes":
+        """The table of a model's items."""
+        q = tensors["item"].astype(np.float64)
+        logits = beta * _affine(q, tensors["feature"].astype(np.float64), np.zeros(1))
+        z = np.exp(logits - logits.max(axis=1, keepdims=True))
+        erase, add = (
+            _affine(q, tensors[f"{n}.weight"].astype(np.float64), tensors[f"{n}.bias"])
+            for n in ("erase", "add")
+        )
+        with np.errstate(over="ignore"):
+            return cls(z / z.sum(axis=1, keepdims=True), 1 / (1 + np.exp(-erase)), np.tanh(add))
+
+
+def replay(writes: Writes, start: np.ndarray, histories: Histories) -> np.ndarray:
+    """Memories (U, K, D) float64 after each user's purchases, from `start` (U, K, D).
+
+    Purchases are written one by one: a prefix and then the rest give the very bits of the whole.
+    """
+    memory = np.array(start, dtype=np.float64, order="C")
+    _replay(memory, writes.z, writes.erase, writes.add, histories.items, histories.offsets)
+    return memory
+
+
+class FeatureLevel:
+    """A model's tables in both precisions; made once, ranks any number of blocks."""
+
+    def __init__(self, model: SavedModel) -> None:
+        self.q = np.ascontiguousarray(model.tensors["item"], dtype=np.float32)
+        self.p = np.ascontiguousarray(model.tensors["user"], dtype=np.float32)
+        self.q64 = self.q.astype(np.float64)
+        self.bias = model.tensors.get("item_bias", np.zeros(len(self.q), np.float32))
+        self.alpha = float(model.config["alpha"])
+        self.writes = Writes.of(model.tensors, float(model.config["beta"]))
+        self.z = self.writes.z.astype(np.float32)
+        lengths = (self.q64**2).sum(axis=1) * (1 + (self.writes.z**2).sum(axis=1))
+        self.norms = np.sqrt(lengths)  # (I,) of [q, vec(z (x) q)]
+        self.tie_rank = model.catalog.tie_rank
+        memory = self.z.shape[1] * self.q.shape[1]
+        self.block_users = max(1, min(16_384, 16_000_000 // memory))
+
+    def lists(
+        self, block: Block, top_n: int, because: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Items (U, N) and scores (U, N); features name no purchase, so nothing (U, N, B) after."""
+        items, scores = exact_top(_Memory(self, block), block, self.tie_rank, top_n)
+        nothing = (len(block), top_n, because)
+        return items, scores, np.full(nothing, -1, np.int32), np.zeros(nothing, np.float32)
+
+
+class _Memory:
+    """A block's memories after all its purchases."""
+
+    def __init__(self, model: FeatureLevel, block: Block) -> None:
+        self.model = model
+        self.block = block
+        users, slots, dim = len(block), model.z.shape[1], model.q.shape[1]
+        self.p64 = np.where((block.rows >= 0)[:, None], model.p[block.rows], 0).astype(np.float64)
+        self.memory = replay(model.writes, np.zeros((users, slots, dim)), block.known)
+
+    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        m, block = self.model, self.block
+        flat = m.alpha * self.memory.reshape(len(block), -1)  # (U, K D)
+        length = np.sqrt((self.p64**2).sum(axis=1) + (flat**2).sum(axis=1))
+        bias = np.abs(m.bias).max(initial=0)
+        largest = length * m.norms[block.candidates].max() + bias
+        terms = m.q.shape[1] * (1 + m.z.shape[1])
+        bound = np.where(largest > LARGEST, np.inf, (terms + 12) * ROUNDING * largest + 1e-30)
+        scores, items = empty_heaps(len(block), most)
+        if not np.isfinite(bound).all():
+            return items, scores[:, 0], np.full_like(bound, np.inf)
+        left = np.concatenate([self.p64, flat], axis=1, dtype=np.float32, casting="same_kind")
+        for start in range(0, len(block.candidates), TILE):
+            tile = block.candidates[start : start + TILE]
+            q, z = m.q[tile], m.z[tile]
+            outer = (z[:, :, None] * q[:, None, :]).reshape(len(tile), -1)  # (T, K D)
+            right = np.ascontiguousarray(np.concatenate([q, outer], axis=1).T)
+            for first in range(0, len(block), RUN):
+                rough = left[first : first + RUN] @ right  # (RUN, T)
+                _offer(
+                    tile,
+                    rough,
+                    m.bias[tile],
+                    first,
+                    block.seen,
+                    block.seen_offsets,
+                    scores,
+                    items,
+                )
+        return items, scores[:, 0], bound
+
+    def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        m = self.model
+        return np.asarray(
+            _exact(users, items, self.p64, self.memory, m.q64, m.writes.z, m.bias, m.alpha)
+        )
+
+
+@njit(cache=True, parallel=True)
+def _affine(x: Any, weight: Any, bias: Any) -> Any:
+    """x (I, D) -> weight x + bias (I, O), each sum in the order of d."""
+    columns = np.ascontiguousarray(weight.T)  # (D, O)
+    out = np.empty((x.shape[0], weight.shape[0]))
+    for i in prange(x.shape[0]):
+        out[i] = bias
+        for d in range(x.shape[1]):
+            for o in range(weight.shape[0]):
+                out[i, o] += x[i, d] * columns[d, o]
+    return out
+
+
+@njit(cache=True, parallel=True)
+def _replay(memory: Any, z: Any, erase: Any, add: Any, items: Any, offsets: Any) -> None:
+    for u in prange(memory.shape[0]):
+        for purchase in range(offsets[u], offsets[u + 1]):
+            i = items[purchase]
+            for k in range(memory.shape[1]):
+                for d in range(memory.shape[2]):
+                    kept = memory[u, k, d] * (1.0 - z[i, k] * erase[i, d])
+                    memory[u, k, d] = kept + z[i, k] * add[i, d]
+
+
+@njit(cache=True, parallel=True)
+def _offer(
+    tile: Any,
+    rough: Any,
+    bias: Any,
+    first: int,
+    seen: Any,
+    seen_offsets: Any,
+    heap_scores: Any,
+    heap_items: Any,
+) -> None:
+    for n in prange(rough.shape[0]):
+        u = first + n
+        for t in range(len(tile)):
+            rough[n, t] += bias[t]
+        offer(
+            rough[n],
+            tile,
+            heap_scores[u],
+            heap_items[u],
+            seen,
+            seen_offsets[u],
+            seen_offsets[u + 1],
+        )
+
+
+@njit(cache=True, parallel=True)
+def _exact(
+    users: Any, items: Any, p: Any, memory: Any, q: Any, z: Any, bias: Any, alpha: float
+) -> Any:
+    """Scores (n, m) float64 of items (n, m) for users (n,), each sum in the order of its index."""
+    scores = np.empty(items.shape)
+    for n in prange(len(users)):
+        u = users[n]
+        read = np.empty(q.shape[1])
+        for c in range(items.shape[1]):
+            i = items[n, c]
+            if i >= 0:
+                read[:] = 0.0
+                for k in range(z.shape[1]):
+                    for d in range(q.shape[1]):
+                        read[d] += z[i, k] * memory[u, k, d]
+                score = 0.0
+                for d in range(q.shape[1]):
+                    score += (p[u, d] + alpha * read[d]) * q[i, d]
+                scores[n, c] = score + bias[i]
+    return scores

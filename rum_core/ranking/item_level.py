@@ -1,0 +1,310 @@
+"""Item-level RUM over the whole catalogue (eq 1-4, 6-8) with no softmax a user.
+
+exp(beta q_i . q_j) depends on the two items alone. For a tile of candidates i the rows
+E_j = exp(...) and E_j * W_j, W = q_j . q_i, are made once for all items j in the block's memories;
+a user's attention read is then a sum of his K rows of E * W over the sum of his rows of E. U users,
+K slots, D dimensions, T candidates a tile. Beside it: `reference.py`.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+from rum_core.ranking.block import Block
+from rum_core.ranking.select import empty_heaps, exact_top, offer
+from rum_core.store.checkpoint import SavedModel
+
+TILE = 64  # T
+RUN = 64  # users that a thread takes at a time
+ROUNDING = 2.0**-24  # unit roundoff of float32
+LOWEST = 1e-26  # below it a sum of exps has lost terms: the pair is scored in float64
+LARGEST = 1e30  # products above it could overflow in float32: everything is scored in float64
+
+
+class ItemLevel:
+    """A model's tables in both precisions; made once, ranks any number of blocks."""
+
+    block_users = 16_384
+
+    def __init__(self, model: SavedModel) -> None:
+        self.q = np.ascontiguousarray(model.tensors["item"], dtype=np.float32)
+        self.p = np.ascontiguousarray(model.tensors["user"], dtype=np.float32)
+        self.q64 = self.q.astype(np.float64)
+        self.norms = np.sqrt((self.q64**2).sum(axis=1))  # (I,)
+        self.bias = model.tensors.get("item_bias", np.zeros(len(self.q), np.float32))
+        self.slots = int(model.config["slots"])
+        self.alpha = float(model.config["alpha"])
+        self.beta = float(model.config["beta"])
+        self.tie_rank = model.catalog.tie_rank
+
+    def lists(
+        self, block: Block, top_n: int, because: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Items (U, N), scores (U, N), the purchases (U, N, B) with the most attention, and it."""
+        memory = _Memory(self, block)
+        items, scores = exact_top(memory, block, self.tie_rank, top_n)
+        return items, scores, *memory.because(items, because)
+
+
+class _Memory:
+    """A block's memories: slot s of user u holds item slots[offsets[u] + s], oldest first."""
+
+    def __init__(self, model: ItemLevel, block: Block) -> None:
+        self.model = model
+        self.block = block
+        lengths = block.known.lengths
+        memory = block.known.spans(np.maximum(lengths - model.slots, 0), lengths)
+        self.slots, self.offsets = memory.items, memory.offsets
+        self.p = np.where((block.rows >= 0)[:, None], model.p[block.rows], np.float32(0))  # (U, D)
+        self.p64 = self.p.astype(np.float64)
+
+    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        m, block = self.model, self.block
+        bound = self._bound()
+        scores, items = empty_heaps(len(block), most)
+        if not np.isfinite(bound).all():
+            return items, scores[:, 0], np.full_like(bound, np.inf)
+        held, row = np.unique(self.slots, return_inverse=True)
+        q_held = m.q[held]  # (R, D)
+        exps = np.zeros((len(held), 2, TILE), np.float32)
+        for start in range(0, len(block.candidates), TILE):
+            tile = block.candidates[start : start + TILE]
+            q = np.ascontiguousarray(m.q[tile].T)  # (D, T)
+            products = q_held @ q  # (R, T)
+            guard = np.float32(m.beta) * products.max(axis=0, initial=-np.inf)
+            _fill(products, guard, np.float32(m.beta), exps)
+            _fold(
+                tile,
+                self.p @ q,
+                exps,
+                row,
+                self.offsets,
+                np.float32(m.alpha),
+                m.bias[tile],
+                (self.p64, m.q64, self.slots, m.alpha, m.beta),
+                (block.seen, block.seen_offsets),
+                scores,
+                items,
+            )
+        return items, scores[:, 0], bound
+
+    def _bound(self) -> np.ndarray:
+        """How far a score of the float32 pass may be from the float64 one, (U,): the rounding of
+        dot products (gamma_n |x| |y|), of the exponent and of the sums, each at its worst."""
+        m = self.model
+        gamma = (m.q.shape[1] + 2) * ROUNDING
+        largest = m.norms[self.block.candidates].max()
+        held = np.zeros(len(self.block))
+        np.maximum.at(
+            held, np.repeat(np.arange(len(held)), np.diff(self.offsets)), m.norms[self.slots]
+        )
+        w = held * largest
+        base = np.sqrt((self.p64**2).sum(axis=1)) * largest
+        exponent = m.beta * w * (gamma + 3 * ROUNDING) + 100 * ROUNDING
+        with np.errstate(over="ignore"):
+            relative = np.expm1(exponent) + (m.slots + 16) * ROUNDING
+        read = w * (1.25 * gamma + 2.5 * relative)
+        bias = np.abs(m.bias).max(initial=0)
+        bound = base * gamma + m.alpha * read + 8 * ROUNDING * (base + m.alpha * w + bias) + 1e-30
+        too_large = np.maximum(base + m.alpha * w + bias, m.beta * w) > LARGEST
+        return np.where(too_large | (relative > 0.1), np.inf, bound)
+
+    def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        m = self.model
+        return np.asarray(
+            _exact(users, items, self.p64, m.q64, m.bias, self.slots, self.offsets, m.alpha, m.beta)
+        )
+
+    def because(self, items: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """Distinct purchases with the largest attention z (summed over their slots), ties by the
+        more recent: items (U, N, B) int32, -1 where there are no more, and weights float32."""
+        m = self.model
+        items, weights = _because(items, m.q64, self.slots, self.offsets, m.beta, most)
+        return items, weights
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def _fill(products: Any, guard: Any, beta: Any, exps: Any) -> None:
+    """exps (R, 2, T) of products W (R, T): exp(beta W - guard), and the same times W."""
+    for j in prange(products.shape[0]):
+        for t in range(products.shape[1]):
+            w = products[j, t]
+            e = _exp(beta * w - guard[t])
+            exps[j, 0, t] = e
+            exps[j, 1, t] = e * w
+
+
+@njit(cache=True, error_model="numpy")
+def _exp(x: Any) -> Any:
+    """exp of a float32 x <= 0 within 2 units in the last place, 0 below -87: by powers of 2 and the
+    polynomial of Cephes' expf, in a form that the compiler turns into vector instructions."""
+    x0 = max(x, np.float32(-87.0))
+    n = np.floor(x0 * np.float32(1.4426950408889634) + np.float32(0.5))
+    r = x0 - n * np.float32(0.693359375)
+    r = r - n * np.float32(-2.12194440e-4)
+    y = np.float32(1.9875691500e-4)
+    y = y * r + np.float32(1.3981999507e-3)
+    y = y * r + np.float32(8.3334519073e-3)
+    y = y * r + np.float32(4.1665795894e-2)
+    y = y * r + np.float32(1.6666665459e-1)
+    y = y * r + np.float32(5.0000001201e-1)
+    y = y * r * r + r + np.float32(1.0)
+    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return y * power if x > np.float32(-87.0) else np.float32(0.0)
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def _fold(
+    tile: Any,
+    base: Any,
+    exps: Any,
+    row: Any,
+    offsets: Any,
+    alpha: Any,
+    bias: Any,
+    pair: Any,
+    barred: Any,
+    heap_scores: Any,
+    heap_items: Any,
+) -> None:
+    """Score a tile (T,) for all users and offer it to their heaps. base (U, T) is p* . q."""
+    p64, q64, slots, alpha64, beta64 = pair
+    seen, seen_offsets = barred
+    users, width = len(offsets) - 1, len(tile)
+    for run in prange((users + RUN - 1) // RUN):
+        over = np.empty(TILE, np.float32)
+        under = np.empty(TILE, np.float32)
+        for u in range(run * RUN, min((run + 1) * RUN, users)):
+            start, stop = offsets[u], offsets[u + 1]
+            over[:] = 0
+            under[:] = 0
+            for s in range(start, stop):
+                e = exps[row[s], 0]
+                ew = exps[row[s], 1]
+                for t in range(TILE):
+                    under[t] += e[t]
+                    over[t] += ew[t]
+            lost = 0
+            for t in range(width):
+                lost += under[t] < LOWEST
+                over[t] = base[u, t] + alpha * (over[t] / under[t]) + bias[t]
+            if lost:
+                z = np.empty(stop - start)
+                for t in range(width):
+                    if under[t] < LOWEST:
+                        over[t] = bias[t] + _direct(
+                            p64[u], q64, slots[start:stop], tile[t], alpha64, beta64, z
+                        )
+            offer(
+                over[:width],
+                tile,
+                heap_scores[u],
+                heap_items[u],
+                seen,
+                seen_offsets[u],
+                seen_offsets[u + 1],
+            )
+
+
+@njit(cache=True)
+def _direct(p: Any, q: Any, slots: Any, i: int, alpha: float, beta: float, z: Any) -> float:
+    """The score without bias by the definition, in float64 and a fixed order; z (slots,) is left
+    with the attention."""
+    base = 0.0
+    z[:] = 0.0
+    for d in range(q.shape[1]):
+        base += p[d] * q[i, d]
+        for s in range(len(slots)):
+            z[s] += q[i, d] * q[slots[s], d]
+    return base + alpha * _read(z, beta)
+
+
+@njit(cache=True)
+def _read(w: Any, beta: float) -> float:
+    """sum_k z_k w_k for products w (slots,), which become z = softmax(beta w)."""
+    largest = -np.inf
+    for s in range(len(w)):
+        largest = max(largest, beta * w[s])
+    total = 0.0
+    for s in range(len(w)):
+        total += math.exp(beta * w[s] - largest)
+    read = 0.0
+    for s in range(len(w)):
+        z = math.exp(beta * w[s] - largest) / total
+        read += z * w[s]
+        w[s] = z
+    return read
+
+
+@njit(cache=True, parallel=True)
+def _exact(
+    users: Any,
+    items: Any,
+    p: Any,
+    q: Any,
+    bias: Any,
+    slots: Any,
+    offsets: Any,
+    alpha: float,
+    beta: float,
+) -> Any:
+    """Scores (n, m) float64 of items (n, m) for users (n,), each sum in the order of its index."""
+    scores = np.empty(items.shape)
+    for n in prange(len(users)):
+        u = users[n]
+        memory, filled = _gather(q, slots, offsets[u], offsets[u + 1])
+        w = np.empty(filled)
+        for c in range(items.shape[1]):
+            i = items[n, c]
+            if i >= 0:
+                base = 0.0
+                w[:] = 0.0
+                for d in range(q.shape[1]):
+                    base += p[u, d] * q[i, d]
+                    for s in range(filled):
+                        w[s] += q[i, d] * memory[d, s]
+                scores[n, c] = base + alpha * _read(w, beta) + bias[i]
+    return scores
+
+
+@njit(cache=True)
+def _gather(q: Any, slots: Any, start: int, stop: int) -> Any:
+    """A user's memory as (D, slots), so that sums over d run side by side for all slots."""
+    memory = np.empty((q.shape[1], stop - start))
+    for s in range(stop - start):
+        for d in range(q.shape[1]):
+            memory[d, s] = q[slots[start + s], d]
+    return memory, stop - start
+
+
+@njit(cache=True, parallel=True)
+def _because(items: Any, q: Any, slots: Any, offsets: Any, beta: float, most: int) -> Any:
+    chosen = np.full((items.shape[0], items.shape[1], most), -1, np.int32)
+    weights = np.zeros((items.shape[0], items.shape[1], most), np.float32)
+    for u in prange(items.shape[0]):
+        memory, filled = _gather(q, slots, offsets[u], offsets[u + 1])
+        z = np.empty(filled)
+        for n in range(items.shape[1]):
+            z[:] = 0.0
+            for d in range(q.shape[1]):
+                for s in range(filled):
+                    z[s] += q[items[u, n], d] * memory[d, s]
+            _read(z, beta)
+            # an item bought twice holds two slots: its newest one takes the attention of all
+            for s in range(filled - 1, -1, -1):
+                for older in range(s if z[s] >= 0 else 0):
+                    if slots[offsets[u] + older] == slots[offsets[u] + s]:
+                        z[s] += z[older]
+                        z[older] = -1.0
+            for b in range(min(most, filled)):
+                newest = -1
+                for s in range(filled - 1, -1, -1):
+                    if z[s] >= 0 and (newest < 0 or np.float32(z[s]) > np.float32(z[newest])):
+                        newest = s
+                if newest >= 0:
+                    chosen[u, n, b] = slots[offsets[u] + newest]
+                    weights[u, n, b] = z[newest]
+                    z[newest] = -1.0
+    return chosen, weights

@@ -1,0 +1,130 @@
+"""Exact top-N in two passes: a float32 pass keeps a few candidates a user, a float64 pass decides.
+
+The score of an item is its float64 value rounded to float32; lists go by (-score, tie rank). The
+first pass may be wrong by `bound` in each score; where that could change a list, the user's whole
+catalogue is scored in float64. So a list never depends on batches, tiles or threads, ties included.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numba import njit
+
+from rum_core.ranking.block import Block
+
+MARGIN = 8  # candidates kept beyond N
+WIDE = 2_000_000  # (user, item) pairs scored at once in float64
+STEP = 16
+
+
+class Level(Protocol):
+    """A way to score one block: roughly for all candidates, exactly for some."""
+
+    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The best by rough score: items (U, most) int32, -1 where there are no more; floor (U,)
+        float32 that no other candidate's rough score exceeds; bound (U,) float64 of its error."""
+
+    def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Scores (n, m) float64 of items (n, m) for users (n,) of the block; any for item -1."""
+
+
+def exact_top(
+    level: Level, block: Block, tie_rank: np.ndarray, top_n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lists (U, N) int32 and their scores (U, N) float32; every user must have N candidates."""
+    kept, floor, bound = level.keep(top_n + MARGIN)
+    users = np.arange(len(block))
+    scores = _rounded(level.exact(users, kept))
+    scores[kept < 0] = -np.inf
+    items, scores = best(kept, scores, tie_rank, top_n)
+    with np.errstate(invalid="ignore"):
+        doubtful = _rounded(floor + bound) >= scores[:, -1]
+    doubtful |= ~np.isfinite(bound) | (items[:, -1] < 0)
+    wide = users[doubtful]
+    at_once = max(1, WIDE // len(block.candidates))
+    for start in range(0, len(wide), at_once):
+        some = wide[start : start + at_once]
+        every = np.broadcast_to(block.candidates, (len(some), len(block.candidates)))
+        for user, row in zip(some, _rounded(level.exact(some, every)), strict=True):
+            seen = block.seen[block.seen_offsets[user] : block.seen_offsets[user + 1]]
+            free = ~np.isin(block.candidates, seen, assume_unique=True)
+            items[user], scores[user] = top(block.candidates[free], row[free], tie_rank, top_n)
+    return items, scores
+
+
+def top(
+    items: np.ndarray, scores: np.ndarray, tie_rank: np.ndarray, top_n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best N of items (C,) by scores (C,) float32, C >= N."""
+    nth = np.partition(scores, len(scores) - top_n)[len(scores) - top_n]
+    enough = np.flatnonzero(scores >= nth)
+    chosen, values = best(items[None, enough], scores[None, enough], tie_rank, top_n)
+    return chosen[0], values[0]
+
+
+def best(
+    items: np.ndarray, scores: np.ndarray, tie_rank: np.ndarray, top_n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first N of each row of items (U, C) in the order of (-score, tie rank)."""
+    ties = np.where(items < 0, len(tie_rank), tie_rank[items])
+    order = np.lexsort((ties, -scores), axis=-1)[:, :top_n]
+    return np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def _rounded(scores: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return scores.astype(np.float32)
+
+
+def empty_heaps(users: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (U, most) float32 and items (U, most) int32 of heaps whose root is the least score."""
+    return np.full((users, most), -np.inf, np.float32), np.full((users, most), -1, np.int32)
+
+
+@njit(cache=True)
+def offer(
+    scores: Any, items: Any, heap_scores: Any, heap_items: Any, seen: Any, start: int, stop: int
+) -> None:
+    """Put each of items (T,) that beats the least kept one, and is not in seen[start:stop], into a
+    user's heap (most,)."""
+    width = len(items)
+    for first in range(0, width, STEP):
+        last = min(first + STEP, width)
+        better = 0
+        for t in range(first, last):
+            better += scores[t] > heap_scores[0]
+        if better:
+            for t in range(first, last):
+                if scores[t] > heap_scores[0] and not _contains(seen, start, stop, items[t]):
+                    _replace_least(heap_scores, heap_items, scores[t], items[t])
+
+
+@njit(cache=True)
+def _contains(values: Any, start: int, stop: int, wanted: int) -> bool:
+    while start < stop:
+        middle = (start + stop) >> 1
+        if values[middle] < wanted:
+            start = middle + 1
+        elif values[middle] > wanted:
+            stop = middle
+        else:
+            return True
+    return False
+
+
+@njit(cache=True)
+def _replace_least(scores: Any, items: Any, score: float, item: int) -> None:
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= len(scores):
+            break
+        if child + 1 < len(scores) and scores[child + 1] < scores[child]:
+            child += 1
+        if scores[child] >= score:
+            break
+        scores[at] = scores[child]
+        items[at] = items[child]
+        at = child
+    scores[at] = score
+    items[at] = item

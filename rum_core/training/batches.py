@@ -1,0 +1,134 @@
+"""Global batches: the users of a step, their purchases and negatives, and a worker's share.
+
+What is random is drawn for the whole batch from (seed, phase, epoch, batch); a worker then takes
+the users whose row % world is its rank. So any number of workers makes the same step.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rum_core.data.histories import Histories
+from rum_core.settings import Train
+from rum_core.training.losses import SHARED
+from rum_core.training.sampling import Bought, counts_for, own_negatives, shared_negatives
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step. Item rows are counted from 0 in `rows`, the items that the whole batch uses."""
+
+    rows: Ints  # (R,) catalogue indices, ascending
+    keep: npt.NDArray[np.float32] | None  # (R, D) dropout: 0, or 1 / (1 - rate)
+    purchases: int  # of all workers
+    users: Ints  # (B,) this worker's users, longest history first
+    offsets: Ints  # (B + 1,)
+    tokens: Ints  # (offsets[-1],) rows of their purchases
+    negatives: Ints  # shared: (C,); own: (offsets[-1], n)
+    counts: Bools  # shared: (B, C); own: (offsets[-1], n)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Purchases of some users of a batch at one stretch of time, padded at the end to (B, L)."""
+
+    users: slice  # of the batch
+    tokens: Ints  # (B, L)
+    real: Bools  # (B, L) not padding
+    context: int  # first purchases that are there for the memory alone: no targets
+    negatives: Ints  # shared: (C,); own: (B, L, n)
+    counts: Bools  # shared: (B, 1, C); own: (B, L, n)
+
+
+def stream(seed: int, *key: int) -> np.random.Generator:
+    """The random numbers of one phase, epoch, batch, ...: `key`."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def epoch_batches(n_users: int, train: Train, phase: int, epoch: int) -> list[Ints]:
+    """The users of each step of an epoch: a permutation, cut."""
+    order = stream(train.seed, phase, epoch).permutation(n_users)
+    return np.split(order, range(train.batch_users, n_users, train.batch_users))
+
+
+def make_batch(
+    histories: Histories,
+    bought: Bought,
+    users: Ints,
+    train: Train,
+    dim: int,
+    rng: np.random.Generator,
+    rank: int = 0,
+    world: int = 1,
+) -> Batch:
+    """The step of these users (of all workers), and what worker `rank` of `world` does of it."""
+    users = users[np.argsort(-histories.lengths[users], kind="stable")]
+    items = histories.take(users)
+    shared = train.loss in SHARED
+    if shared:
+        negatives = shared_negatives(bought.n_items, train.negatives, rng)
+    else:
+        owner = np.repeat(users, items.lengths)
+        negatives, exist = own_negatives(bought, owner, train.negatives, rng)
+    rows, place = np.unique(
+        np.concatenate([items.items.astype(np.int64), negatives.ravel()]), return_inverse=True
+    )
+    tokens = place[: len(items.items)]
+    drawn = place[len(items.items) :].reshape(negatives.shape)
+    keep = None
+    if train.dropout:
+        keep = (rng.random((len(rows), dim), dtype=np.float32) >= train.dropout).astype(np.float32)
+        keep /= 1 - train.dropout
+    mine = users % world == rank
+    own = np.repeat(mine, items.lengths)
+    lengths = items.lengths[mine]
+    return Batch(
+        rows,
+        keep,
+        len(items.items),
+        users[mine],
+        np.concatenate([[0], np.cumsum(lengths)]),
+        tokens[own],
+        drawn if shared else drawn[own],
+        counts_for(bought, users[mine], negatives) if shared else exist[own],
+    )
+
+
+def pieces(batch: Batch, stretch: int, context: int, cells: int) -> Iterator[list[Piece]]:
+    """A batch in groups of users with at most `cells` padded purchases at a time; each group gives
+    its stretches of time in order, each with up to `context` purchases before it."""
+    lengths = np.diff(batch.offsets)
+    first = 0
+    while first < len(lengths):
+        wide = min(int(lengths[first]), stretch + context)
+        last = min(len(lengths), first + max(1, cells // wide))
+        yield [
+            _piece(batch, first, last, start, stretch, context)
+            for start in range(0, int(lengths[first]), stretch)
+        ]
+        first = last
+
+
+def _piece(batch: Batch, first: int, last: int, start: int, stretch: int, context: int) -> Piece:
+    lengths = np.diff(batch.offsets)[first:last]
+    last = first + int((lengths > start).sum())  # longest first: those who go on this far
+    lengths = lengths[: last - first]
+    begin = max(0, start - context)
+    stop = min(start + stretch, int(lengths[0]))
+    at = np.arange(begin, stop)
+    real = at < lengths[:, None]  # (B, L)
+    where = np.where(real, batch.offsets[first:last, None] + at, 0)
+    shared = batch.negatives.ndim == 1
+    return Piece(
+        slice(first, last),
+        batch.tokens[where],
+        real,
+        start - begin,
+        batch.negatives if shared else batch.negatives[where],
+        batch.counts[first:last, None] if shared else batch.counts[where],
+    )

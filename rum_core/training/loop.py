@@ -1,0 +1,277 @@
+"""The training loop: phases, epochs, validation, and going on after a crash. Knows nothing of Ray.
+
+"select" fits on part "fit" and takes the number of epochs that validates best; "train" fits the
+evaluated model on the training part for that many; "all" the served one on all purchases.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rum_core.data.catalog import Catalog
+from rum_core.data.histories import Histories, Part
+from rum_core.errors import RumError
+from rum_core.evaluation.metrics import METRICS, hit_places, per_user
+from rum_core.evaluation.protocols import distinct
+from rum_core.models.rum import Rum
+from rum_core.ranking.ranking import Ranker
+from rum_core.settings import Settings
+from rum_core.store.checkpoint import SavedModel
+from rum_core.training.batches import epoch_batches, make_batch, stream
+from rum_core.training.optimizers import Optimizers
+from rum_core.training.sampling import Bought
+from rum_core.training.step import Worker, step
+
+log = logging.getLogger(__name__)
+
+VALIDATION_USERS = 20_000  # at most, of all workers, drawn with the seed
+
+PhaseName = Literal["select", "train", "all"]
+PARTS: dict[PhaseName, Part] = {"select": "fit", "train": "train", "all": "all"}
+SAMPLE = len(PARTS)  # the stream of random numbers that draws validation users
+
+
+class TrainError(RumError):
+    """Training cannot start, or went astray."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training has come."""
+
+    phase: PhaseName = "select"
+    epoch: int = 0  # finished epochs of the phase
+    finished: bool = False  # the phase is
+    epochs: int = 0  # how many the phases after "select" run
+    validation: tuple[float, ...] = ()  # NDCG after each epoch of "select"
+    loss: float = 0.0  # a purchase, mean over the last epoch
+
+
+@dataclass(frozen=True)
+class State:
+    """Training after an epoch. `model` goes on changing when the loop goes on."""
+
+    progress: Progress
+    model: Rum
+    optimizers: Optimizers
+
+    def shared(self) -> dict[str, Tensor]:
+        """What every worker holds alike: parameters, and `name/key` of their optimizer."""
+        return _cpu({**self.model.shared(), **self.optimizers.state(of_users=False)})
+
+    def own(self) -> dict[str, Tensor]:
+        """The rows of this worker's users, and `user/key` of their optimizer."""
+        return _cpu({"user": self.model.user, **self.optimizers.state(of_users=True)})
+
+    def tensors(self, n_users: int, worker: Worker) -> dict[str, np.ndarray]:
+        """The whole model under the names of the stored tensors; every worker must call it."""
+        user = torch.zeros(n_users, self.model.settings.dim, device=worker.device)
+        user[worker.users(n_users)] = self.model.user.detach()
+        worker.all_reduce(user)
+        tensors = _cpu({**self.model.shared(), "user": user})
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+@dataclass(frozen=True)
+class Resume:
+    """What an interrupted training left: `own[r]` are the tensors of worker r of len(own)."""
+
+    progress: Progress
+    shared: dict[str, Tensor]
+    own: list[dict[str, Tensor]]
+
+
+def fit(
+    settings: Settings,
+    histories: Histories,
+    catalog: Catalog,
+    worker: Worker,
+    resume: Resume | None = None,
+) -> Iterator[State]:
+    """Train on histories of U users over this catalogue (no index is -1): a State after each epoch.
+
+    "select" fits on part "fit" and chooses how many epochs the others run, by validation;
+    "train" fits on the training part; "all" on all purchases. Each starts from the same first
+    values. Raises TrainError when there is nothing to learn from, or the numbers are not finite.
+    """
+    _check(settings, histories, catalog)
+    progress = resume.progress if resume else Progress(epochs=settings.train.epochs)
+    phases = _phases(settings, histories)
+    if progress.phase not in phases:
+        progress = replace(progress, phase=phases[0])
+    for phase in phases[phases.index(progress.phase) :]:
+        if phase != progress.phase:
+            progress = replace(progress, phase=phase, epoch=0, finished=False)
+        if progress.finished:
+            continue
+        model, optimizers = _first_values(settings, histories, catalog, worker)
+        if resume and resume.progress.phase == phase:
+            _restore(model, optimizers, resume, len(histories), worker)
+        for state in _phase(settings, histories, catalog, worker, model, optimizers, progress):
+            progress = state.progress
+            yield state
+
+
+def _check(settings: Settings, histories: Histories, catalog: Catalog) -> None:
+    if len(histories) == 0:
+        raise TrainError(
+            f"no customer has history.min_purchases = {settings.history.min_purchases} purchases: "
+            "there is nothing to learn from; lower it, or give a longer log"
+        )
+    if len(catalog) < 2:
+        raise TrainError(
+            f"the log holds {len(catalog)} item: a model needs at least 2 to tell apart"
+        )
+
+
+def _phases(settings: Settings, histories: Histories) -> list[PhaseName]:
+    phases: list[PhaseName] = ["train"]
+    if settings.train.serve == "all":
+        phases.append("all")
+    if settings.train.patience == 0:
+        return phases
+    if _validation(settings, histories, Worker())[0].size == 0:
+        log.warning(
+            "no customer has a purchase to validate on: all %d epochs are run",
+            settings.train.epochs,
+        )
+        return phases
+    return ["select", *phases]
+
+
+def _first_values(
+    settings: Settings, histories: Histories, catalog: Catalog, worker: Worker
+) -> tuple[Rum, Optimizers]:
+    model = Rum(
+        settings.model,
+        len(catalog),
+        len(histories),
+        settings.train.seed,
+        worker.rank,
+        worker.world,
+    ).to(worker.device)
+    return model, Optimizers(model, settings.train)
+
+
+def _phase(
+    settings: Settings,
+    histories: Histories,
+    catalog: Catalog,
+    worker: Worker,
+    model: Rum,
+    optimizers: Optimizers,
+    progress: Progress,
+) -> Iterator[State]:
+    """The epochs of a phase that are still to do."""
+    phase, train = progress.phase, settings.train
+    part = histories.part(PARTS[phase], settings.history.train_fraction)
+    bought = Bought.of(part, len(catalog))
+    while not progress.finished:
+        loss = _epoch(settings, part, bought, worker, model, optimizers, progress)
+        epoch = progress.epoch + 1
+        progress = replace(progress, epoch=epoch, loss=loss)
+        if phase == "select":
+            ndcg = validate(settings, histories, catalog, worker, model)
+            validation = (*progress.validation, ndcg)
+            best = int(np.argmax(validation)) + 1
+            over = epoch == train.epochs or epoch - best >= train.patience
+            progress = replace(progress, validation=validation, epochs=best, finished=over)
+        else:
+            progress = replace(progress, finished=epoch == progress.epochs)
+        log.info("%s epoch %d: loss %.4f a purchase", phase, epoch, loss)
+        yield State(progress, model, optimizers)
+
+
+def _epoch(
+    settings: Settings,
+    part: Histories,
+    bought: Bought,
+    worker: Worker,
+    model: Rum,
+    optimizers: Optimizers,
+    progress: Progress,
+) -> float:
+    train, key = settings.train, (list(PARTS).index(progress.phase), progress.epoch)
+    losses = torch.zeros((), dtype=torch.float64, device=worker.device)
+    for number, users in enumerate(epoch_batches(len(part), train, *key)):
+        rng = stream(train.seed, *key, number)
+        share = (worker.rank, worker.world)
+        batch = make_batch(part, bought, users, train, settings.model.dim, rng, *share)
+        losses += step(settings, batch, worker, model, optimizers)
+    finite = all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    amiss = torch.tensor([not finite], dtype=torch.float64, device=worker.device)
+    worker.all_reduce(amiss)
+    loss = float(losses) / len(part.items)
+    if bool(amiss) or not np.isfinite(loss):
+        raise TrainError(
+            f"training diverged in epoch {progress.epoch + 1} of phase {progress.phase}: numbers "
+            f"are not finite; use a smaller train.learning_rate than {train.learning_rate}"
+        )
+    return loss
+
+
+def validate(
+    settings: Settings, histories: Histories, catalog: Catalog, worker: Worker, model: Rum
+) -> float:
+    """Mean NDCG@N of the validation cut, from the memory after part "fit"; that part left out."""
+    users, targets = _validation(settings, histories, worker)
+    before = histories.take(users).part("fit", settings.history.train_fraction)
+    tensors = _cpu(dict(model.named_parameters()))
+    own = worker.users(len(histories))
+    saved = SavedModel(
+        "validated",
+        {"model": "rum", **settings.model.model_dump()},
+        {name: tensor.numpy() for name, tensor in tensors.items()},
+        catalog,
+        histories.take(own).user_ids,
+        {},
+    )
+    top_n = min(settings.recommend.top_n, len(catalog))
+    sums = torch.zeros(2, dtype=torch.float64, device=worker.device)
+    if len(users):
+        lists = Ranker(saved).rank(before, top_n=top_n).items
+        values = per_user(hit_places(lists, targets), targets.lengths)[:, METRICS.index("ndcg")]
+        sums += torch.tensor([values.sum(), len(values)], device=worker.device)
+    worker.all_reduce(sums)
+    return float(sums[0] / sums[1])
+
+
+def _validation(
+    settings: Settings, histories: Histories, worker: Worker
+) -> tuple[np.ndarray, Histories]:
+    """This worker's validation users (V,), and their targets: new items of the validation cut."""
+    fraction = settings.history.train_fraction
+    seen = histories.part("fit", fraction)
+    targets = distinct(histories.after("fit", fraction), seen=seen)
+    users = np.flatnonzero(targets.lengths > 0)
+    users = stream(settings.train.seed, SAMPLE).permutation(users)[:VALIDATION_USERS]
+    users = np.sort(users[users % worker.world == worker.rank])
+    return users, targets.take(users)
+
+
+def _restore(
+    model: Rum, optimizers: Optimizers, resume: Resume, n_users: int, worker: Worker
+) -> None:
+    """Put back what was saved, whatever the number of workers was."""
+    own = {}
+    for name, tensor in resume.own[0].items():
+        if tensor.dim():
+            whole = tensor.new_empty(n_users, *tensor.shape[1:])
+            for rank, shard in enumerate(resume.own):
+                whole[rank :: len(resume.own)] = shard[name]
+            tensor = whole[worker.rank :: worker.world]
+        own[name] = tensor
+    tensors = {**resume.shared, **own}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[name])
+    optimizers.restore(tensors)
+
+
+def _cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

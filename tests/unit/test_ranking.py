@@ -1,0 +1,257 @@
+"""Lists against the oracle, the reference and hand-made cases: ties, cold users, any batching."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rum_core.data.catalog import Catalog
+from rum_core.data.histories import Histories
+from rum_core.ranking import reference, select
+from rum_core.ranking.feature_level import Writes, replay
+from rum_core.ranking.ranking import Ranker, RankError, Ranking, rank
+from rum_core.store.checkpoint import SavedModel
+from tests import oracle
+
+LEVELS = ["item", "feature"]
+quick = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+)
+
+
+def a_model(
+    level: str,
+    rng: np.random.Generator,
+    *,
+    items: int = 40,
+    users: int = 6,
+    dim: int = 5,
+    slots: int = 3,
+    size: float = 1.0,
+    beta: float = 1.0,
+    bias: bool = False,
+    alike: float = 0.0,
+) -> SavedModel:
+    """Random float32 parameters; a share `alike` of the items has one embedding, another zeros."""
+    shapes = {"user": (users, dim), "item": (items, dim)}
+    if level == "feature":
+        shapes |= {"feature": (slots, dim), "erase.weight": (dim, dim), "add.weight": (dim, dim)}
+        shapes |= {"erase.bias": (dim,), "add.bias": (dim,)}
+    if bias:
+        shapes["item_bias"] = (items,)
+    tensors = {n: rng.normal(0, size, shape).astype(np.float32) for n, shape in shapes.items()}
+    fate = rng.random(items)
+    tensors["item"][fate < alike] = tensors["item"][0]
+    tensors["item"][(fate >= alike) & (fate < 1.5 * alike)] = 0
+    if bias:
+        tensors["item_bias"][fate < 1.5 * alike] = 0.25
+    ids = pa.array([f"item {i}" for i in range(items)])
+    config = {"model": "rum", "level": level, "dim": dim, "slots": slots, "alpha": 0.7}
+    config |= {"beta": beta, "item_bias": bias}
+    user_ids = pa.array([f"user {u}" for u in range(users)])
+    purchases = rng.integers(0, 4, items)
+    return SavedModel("m", config, tensors, Catalog.from_ids(ids, purchases), user_ids, {})
+
+
+def some_histories(rng: np.random.Generator, users: int, items: int, longest: int) -> Histories:
+    """Jagged histories with repeats and unknown items; every third user is in no model."""
+    lengths = rng.integers(0, longest + 1, users)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ids = pa.array([f"{'user' if u % 3 else 'guest'} {u}" for u in range(users)])
+    bought = rng.integers(-1, items, offsets[-1]).astype(np.int32)
+    return Histories(ids, offsets, bought, np.arange(offsets[-1]))
+
+
+def same(left: Ranking, right: Ranking) -> None:
+    for name in ("items", "scores", "because_items", "source", "complete"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
+    np.testing.assert_allclose(left.because_weights, right.because_weights, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@quick
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.sampled_from([1e-3, 0.3, 2.0, 30.0]),
+    beta=st.sampled_from([0.0, 1.0, 20.0]),
+    alike=st.sampled_from([0.0, 0.3, 0.66]),
+    bias=st.booleans(),
+    exclude_seen=st.booleans(),
+    masked=st.booleans(),
+    top_n=st.integers(1, 12),
+    because=st.integers(0, 4),
+)
+def test_fast_equals_reference(
+    level: str,
+    seed: int,
+    size: float,
+    beta: float,
+    alike: float,
+    bias: bool,
+    exclude_seen: bool,
+    masked: bool,
+    top_n: int,
+    because: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    items = int(rng.integers(14, 200))
+    model = a_model(level, rng, items=items, size=size, beta=beta, alike=alike, bias=bias)
+    histories = some_histories(rng, 9, items, 12)
+    candidates = None
+    if masked:
+        candidates = rng.random(items) < 0.5
+        candidates[:12] = True
+    asked = {"top_n": top_n, "exclude_seen": exclude_seen, "because": because}
+    fast = rank(model, histories, candidates=candidates, **asked)
+    same(fast, reference.rank(model, histories, candidates=candidates, **asked))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("alike", [0.0, 0.5])
+def test_lists_and_weights_equal_the_oracle(level: str, alike: float) -> None:
+    rng = np.random.default_rng(7)
+    model = a_model(level, rng, items=90, users=8, dim=6, slots=4, alike=alike, bias=True)
+    histories = some_histories(rng, 8, 90, 15)
+    ranking = rank(model, histories, top_n=5, because=20)
+    rows = {user: row for row, user in enumerate(model.users.to_pylist())}
+    for u, user in enumerate(histories.user_ids.to_pylist()):
+        history = [int(i) for i in histories[u] if i >= 0]
+        if not history:
+            assert ranking.source[u] == "popular"
+            continue
+        scores = oracle.score_user(model.tensors, model.config, rows.get(user), history)
+        expected = oracle.top_n(scores, model.catalog.hashes, 5, set(history))
+        assert ranking.items[u].tolist() == expected
+        np.testing.assert_array_equal(ranking.scores[u], scores[expected].astype(np.float32))
+        if level == "feature":
+            assert (ranking.because_items[u] == -1).all()
+            continue
+        for n, item in enumerate(expected):
+            z = oracle.attention(model.tensors, model.config, item, history)
+            weight: dict[int, float] = {}
+            for slot, z_k in zip(history[-4:], z, strict=True):
+                weight[slot] = weight.get(slot, 0.0) + z_k
+            filled = ranking.because_items[u, n] >= 0
+            found = dict(
+                zip(
+                    ranking.because_items[u, n, filled].tolist(),
+                    ranking.because_weights[u, n, filled].tolist(),
+                    strict=True,
+                )
+            )
+            assert found == pytest.approx(weight, rel=1e-6)
+            assert sum(found.values()) == pytest.approx(1)
+            assert (np.diff(ranking.because_weights[u, n]) <= 0).all()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_any_batching_gives_the_same_bits(level: str) -> None:
+    rng = np.random.default_rng(3)
+    model = a_model(level, rng, items=300, users=40, alike=0.2)
+    histories = some_histories(rng, 40, 300, 30)
+    ranker = Ranker(model)
+    whole = ranker.rank(histories, top_n=5, because=3)
+    for size in (1, 7, 39):
+        shuffled = rng.permutation(40)
+        for start in range(0, 40, size):
+            some = shuffled[start : start + size]
+            part = ranker.rank(histories.take(some), top_n=5, because=3)
+            for name in ("items", "scores", "because_items", "because_weights", "source"):
+                np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[some])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_thousand_items_alike_go_by_their_hash(level: str) -> None:
+    rng = np.random.default_rng(5)
+    model = a_model(level, rng, items=1500, alike=0.6)
+    histories = some_histories(rng, 12, 1500, 8)
+    ranking = rank(model, histories, top_n=5)
+    ties = np.diff(ranking.scores, axis=1) == 0
+    assert ties.any()
+    assert (np.diff(model.catalog.tie_rank[ranking.items], axis=1)[ties] > 0).all()
+    same(ranking, reference.rank(model, histories, top_n=5))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_rough_pass_decides_for_nearly_all(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error bound is tight enough: few users need their whole catalogue in float64."""
+    rng = np.random.default_rng(11)
+    model = a_model(level, rng, items=2000, users=200, dim=32, slots=10, size=0.3)
+    widened = []
+    top = select.top
+
+    def counted(*args: object) -> object:
+        widened.append(args)
+        return top(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(select, "top", counted)
+    rank(model, some_histories(rng, 200, 2000, 30), top_n=5)
+    assert len(widened) <= 4
+
+
+@quick
+@given(seed=st.integers(0, 10**6), cut=st.floats(0, 1))
+def test_replay_of_a_prefix_and_the_rest_is_replay_of_the_whole(seed: int, cut: float) -> None:
+    rng = np.random.default_rng(seed)
+    model = a_model("feature", rng, items=30)
+    writes = Writes.of(model.tensors, 1.0)
+    histories = some_histories(rng, 5, 30, 20).known()
+    middle = (histories.lengths * cut).astype(np.int64)
+    zeros = np.zeros((5, 3, 5))
+    prefix = replay(writes, zeros, histories.spans(np.zeros_like(middle), middle))
+    rest = replay(writes, prefix, histories.spans(middle, histories.lengths))
+    np.testing.assert_array_equal(rest, replay(writes, zeros, histories))
+    for u in range(5):
+        expected = oracle.replay(model.tensors, model.config, histories[u].tolist())
+        np.testing.assert_allclose(rest[u], expected, rtol=1e-12, atol=1e-14)
+
+
+def test_alpha_zero_is_matrix_factorisation() -> None:
+    rng = np.random.default_rng(0)
+    model = a_model("item", rng)
+    model = replace(model, config=model.config | {"alpha": 0.0})
+    histories = some_histories(rng, 6, 40, 10)
+    ranking = rank(model, histories, top_n=40, exclude_seen=False)
+    p, q = (model.tensors[n].astype(np.float64) for n in ("user", "item"))
+    for u in range(6):
+        if ranking.source[u] == "rum" and u % 3:
+            order = oracle.top_n(q @ p[u], model.catalog.hashes, 40)
+            assert ranking.items[u].tolist() == order
+
+
+def test_a_user_who_bought_nearly_all_gets_no_list() -> None:
+    model = a_model("item", np.random.default_rng(0), items=10)
+    bought = np.array([*range(6), 0, 1], dtype=np.int32)
+    histories = Histories(pa.array(["a", "b"]), np.array([0, 6, 8]), bought, np.zeros(8, np.int64))
+    ranking = rank(model, histories, top_n=5)
+    assert ranking.complete.tolist() == [False, True]
+    assert (ranking.items[0] == -1).all()
+    assert rank(model, histories, top_n=5, exclude_seen=False).complete.all()
+
+
+def test_too_few_candidates_are_refused_in_one_line() -> None:
+    model = a_model("item", np.random.default_rng(0), items=10)
+    nobody = some_histories(np.random.default_rng(0), 0, 10, 0)
+    with pytest.raises(RankError, match=r"only 3 items .*top_n = 5"):
+        rank(model, nobody, top_n=5, candidates=np.arange(10) < 3)
+
+
+def test_a_diverged_model_is_refused() -> None:
+    model = a_model("feature", np.random.default_rng(0))
+    model.tensors["add.bias"][2] = np.nan
+    with pytest.raises(RankError, match=r"add\.bias holds NaN"):
+        Ranker(model)
+    with pytest.raises(RankError, match="'tree'"):
+        Ranker(replace(model, config={"model": "tree"}))
+
+
+@pytest.mark.parametrize("size", [1e12, 1e18])
+@pytest.mark.parametrize("level", LEVELS)
+def test_parameters_beyond_float32_products_still_rank(level: str, size: float) -> None:
+    rng = np.random.default_rng(1)
+    model = a_model(level, rng, size=size)
+    histories = some_histories(rng, 9, 40, 6)
+    same(rank(model, histories, top_n=5), reference.rank(model, histories, top_n=5))
