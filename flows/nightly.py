@@ -1,0 +1,166 @@
+"""The flow `rum`: what happens each night, in what order, and what to do when it fails.
+
+ingest -> train when due -> evaluate -> recommend -> audit -> publish -> report. A step that is done
+for the run date is not done again: the data say so, not a cache, so a rerun goes on where a crash
+left off.
+"""
+
+import logging
+import sys
+import time
+from datetime import UTC, date, datetime
+from importlib.metadata import version
+from typing import Any
+
+from prefect import flow, task
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_LOGGING_LEVEL, temporary_settings
+from prefect.tasks import Task, exponential_backoff
+from rum_core.evaluation.report import report_path, write_report
+
+from flows.job import JobFailedError, run_job
+from flows.ray_cluster import ray_cluster
+from rum_core.errors import RumError
+from rum_core.settings import Settings, load
+from rum_core.store.audit import audit, expectation
+from rum_core.store.layout import Store, StoreError, read_record, write_record
+from rum_core.store.publish import (
+    FILE,
+    night_lock,
+    night_path,
+    publish,
+    published,
+    recover,
+)
+
+log = logging.getLogger("rum")
+
+
+def _may_help(_: Task[Any, Any], __: TaskRun, state: State[Any]) -> bool:
+    """Trying again may help a job that broke down, never one that says what to mend."""
+    return isinstance(state.result(raise_on_failure=False), JobFailedError)
+
+
+@task(
+    task_run_name="{verb}",
+    retries=2,
+    retry_delay_seconds=exponential_backoff(backoff_factor=5),
+    retry_condition_fn=_may_help,
+)
+def job(verb: str, arguments: list[str], env: dict[str, str]) -> None:
+    """One job of the night on the Ray cluster."""
+    run_job(verb, arguments, env)
+
+
+@task(task_run_name="audit and publish")
+def audit_and_publish(settings: Settings, run_id: str) -> dict[str, Any]:
+    """Check the staged lists as a whole and make them tonight's table."""
+    store, night, start = Store.open(settings.store), settings.night, time.monotonic()
+    made = _record(store, night, "recommend")
+    counts = audit(store, made["staged"], expectation(store, settings, made))
+    manifest = {
+        "model_id": made["model_id"],
+        "snapshot": made["snapshot"],
+        "counts": counts,
+        "settings": settings.model_dump(mode="json"),
+        "code_version": version("rum-nightly"),
+        "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": {
+            step: (read_record(store, night, step) or {}).get("seconds")
+            for step in ("ingest", "train", "evaluate", "recommend")
+        },
+    }
+    manifest = publish(store, night, made["staged"], run_id=run_id, manifest=manifest)
+    write_record(store, night, "publish", {**counts, "seconds": time.monotonic() - start})
+    return manifest
+
+
+@task(task_run_name="report")
+def report(settings: Settings) -> str:
+    """Write report.html of the night."""
+    return write_report(Store.open(settings.store), settings.night, settings)
+
+
+def _night_of(arguments: list[str], run_date: date | None) -> Settings:
+    """Settings of a run: the run date comes from the caller, else from the scheduled start."""
+    settings = load(arguments, prog="python -m flows.nightly", about=rum.__doc__ or "")
+    if run_date is None and settings.run_date is None:
+        scheduled = flow_run.scheduled_start_time
+        run_date = scheduled.date() if scheduled else None
+    return settings.model_copy(update={"run_date": run_date or settings.night})
+
+
+@flow(name="rum", flow_run_name="rum {run_date}", validate_parameters=True)
+def rum(
+    config: str = "",
+    run_date: date | None = None,
+    force: bool = False,
+    settings: tuple[str, ...] = (),
+) -> str:
+    """Tonight's five items for every customer, with the reason for each.
+
+    Args:
+        config: settings file (TOML) or a preset's name
+        run_date: the night; default: the day of the scheduled start
+        force: do the night again if it is already published
+        settings: further settings as command line words, e.g. ["--train.epochs=3"]
+
+    Returns:
+        the path of the published table
+    """
+    arguments = [*(["--config", config] if config else []), *(["--force"] if force else [])]
+    arguments += settings
+    chosen = _night_of(arguments, run_date)
+    arguments += ["--run_date", chosen.night.isoformat()]
+    store = Store.open(chosen.store)
+    table = f"{night_path(chosen.night)}/{FILE}"
+    with night_lock(store):
+        recover(store, chosen.night)
+        if published(store, chosen.night) and not chosen.force:
+            log.info("%s is already published; --force does it again", chosen.night)
+        else:
+            store.mark()
+            with ray_cluster() as env:
+                for verb in ("ingest", "train", "evaluate", "recommend"):
+                    job(verb, arguments, env)
+            audit_and_publish(chosen, run_id=_run_id(chosen.night))
+            store.remove(report_path(chosen.night))
+        if not store.exists(report_path(chosen.night)):
+            report(chosen)
+    return store.full(table)
+
+
+def _run_id(night: date) -> str:
+    return f"{night.isoformat()}-{flow_run.id or 'by-hand'}"
+
+
+def _record(store: Store, night: date, step: str) -> dict[str, Any]:
+    record = read_record(store, night, step)
+    if record is None:
+        raise StoreError(f"{step} left no record for {night}; run the night again")
+    return record
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The flow by hand, on Prefect's embedded server unless PREFECT_API_URL names one."""
+    argv = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    log.setLevel(logging.INFO)
+    start = time.monotonic()
+    try:
+        settings = load(argv, prog="python -m flows.nightly", about=rum.__doc__ or "")
+        with temporary_settings({PREFECT_LOGGING_LEVEL: "CRITICAL"}):
+            table = rum(run_date=settings.night, settings=tuple(argv))
+    except RumError as error:
+        print(f"night failed: {error}", file=sys.stderr)
+        return 2
+    store = Store.open(settings.store)
+    print(f"\nnight of {settings.night} done in {time.monotonic() - start:.0f} s")
+    print(f"table   {table}")
+    print(f"report  {store.full(report_path(settings.night))}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,215 @@
+"""How good the night's model is, and what came of the lists of earlier nights.
+
+The evaluated model meets the test part of the snapshot that it was trained on, beside MostPopular
+and itself without memory; published lists meet the purchases of the days after them.
+"""
+
+import logging
+import time
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.runtime import over_users, ray_session, run_job
+from rum_core import schema
+from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
+from rum_core.errors import RumError
+from rum_core.evaluation.following import following_rows
+from rum_core.evaluation.measure import (
+    Measure,
+    Measured,
+    Row,
+    contenders,
+    paper_rows,
+    training_counts,
+)
+from rum_core.evaluation.metrics import LABELS
+from rum_core.evaluation.protocols import ALL, FOLLOWING, PAPER, has_times
+from rum_core.evaluation.report import earlier_nights, evaluations_path, run_date_of
+from rum_core.settings import Settings
+from rum_core.store.checkpoint import SavedModel, load_model
+from rum_core.store.layout import Store, read_record, write_record
+from rum_core.store.publish import FILE, TABLE, night_path, published
+
+log = logging.getLogger("rum")
+
+ABOUT = "Measure the night's model and the lists of earlier nights."
+SHOWN = ("precision", "recall", "f1", "hit_rate", "ndcg")
+
+
+def evaluate(settings: Settings, store: Store) -> None:
+    """Write the night's evaluations and its record."""
+    began = time.monotonic()
+    night = settings.night
+    train = read_record(store, night, "train")
+    if train is None:
+        raise RumError(f"no model was named for the night {night}: run jobs/train.py first")
+    model = load_model(store, train["evaluated_model_id"])
+    key = work_key(settings, model)
+    former = None if settings.force else same_work(store, settings, key)
+    if former is None:
+        rows, found = measure(settings, store, model)
+    else:
+        rows, found = former
+    seconds = {"held out": round(time.monotonic() - began, 3)}
+    rows = [*rows, *following(settings, store)]
+    seconds["following"] = round(time.monotonic() - began - seconds["held out"], 3)
+    table = evaluations_table(rows, settings, model)
+    store.write_table(evaluations_path(night), table)
+    record = {
+        **found,
+        "key": key,
+        "model": str(model.config["model"]),
+        "model_id": model.model_id,
+        "evaluations": evaluations_path(night),
+        "reused": former is not None,
+        "seconds_per_phase": seconds,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    write_record(store, night, "evaluate", record)
+    print(as_text(table.to_pylist()))
+
+
+def work_key(settings: Settings, model: SavedModel) -> dict[str, Any]:
+    """What the held-out figures depend on: equal keys, equal figures."""
+    return {
+        "model_id": model.model_id,
+        "snapshot": model.config["snapshot"],
+        "dataset": settings.dataset,
+        "top_n": settings.recommend.top_n,
+        "exclude_seen": settings.recommend.exclude_seen,
+        "resamples": settings.evaluate.resamples,
+        "seed": settings.train.seed,
+    }
+
+
+def same_work(
+    store: Store, settings: Settings, key: dict[str, Any]
+) -> tuple[list[Row], dict[str, Any]] | None:
+    """Held-out rows of this night or the one before it, if they are those of the same work."""
+    for day in (settings.night, *earlier_nights(store, settings.night, settings)[-1:]):
+        record = read_record(store, day, "evaluate")
+        if record and record.get("key") == key and store.exists(evaluations_path(day)):
+            rows = store.read_table(evaluations_path(day)).to_pylist()
+            found = {k: record[k] for k in ("headline", "against_popular", "snapshot", "users")}
+            return [r for r in rows if r["protocol"] == PAPER], found
+    return None
+
+
+def measure(
+    settings: Settings, store: Store, model: SavedModel
+) -> tuple[list[Row], dict[str, Any]]:
+    """Held-out rows of all contenders, and what the record says of them."""
+    snapshot = load_snapshot(store, model.config["snapshot"])
+    table = model.catalog.index_of(snapshot.catalog.ids)
+    counts = training_counts(model, read_histories(store, snapshot.id), table)
+    top_n = settings.recommend.top_n
+    arguments = {
+        "store": store,
+        "model_id": model.model_id,
+        "counts": counts,
+        "table": table,
+        "top_n": top_n,
+        "exclude_seen": settings.recommend.exclude_seen,
+    }
+    with ray_session():
+        blocks = over_users(store, snapshot.id, Measure, arguments, settings.recommend.workers)
+        tables = list(blocks.iter_batches(batch_size=None, batch_format="pyarrow"))
+    measured = Measured.of(tables, list(contenders(model, counts)), top_n)
+    if not np.any(~measured.new):
+        log.warning("no trained customer of %s has a purchase to be measured on", snapshot.id)
+    rows, lead = paper_rows(
+        measured,
+        counts,
+        model.catalog.tie_rank,
+        resamples=settings.evaluate.resamples,
+        seed=settings.train.seed,
+    )
+    name = str(model.config["model"])
+    mine = [r for r in rows if r["model"] == name and r["segment"] == ALL]
+    kept = ("value", "ci_low", "ci_high", "hits", "users")
+    found = {
+        "snapshot": snapshot.id,
+        "users": int(np.sum(~measured.new)),
+        "headline": {r["metric"]: {k: r[k] for k in kept if k in r} for r in mine},
+        "against_popular": {m: {k: row[k] for k in kept[:3]} for m, row in lead.items()},
+    }
+    return [{**row, "k": top_n} for row in rows], found
+
+
+def following(settings: Settings, store: Store) -> list[Row]:
+    """Rows of the lists of earlier nights; none for a log without times."""
+    nights = [d for d in published_before(store, settings.night) if published(store, d)]
+    nights = nights[-settings.evaluate.trend_nights :] if settings.evaluate.trend_nights else []
+    if not nights or not has_times(settings.source):
+        return []
+    snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
+    histories = read_histories(store, snapshot.id)
+    rows: list[Row] = []
+    for listed in nights:
+        columns = [schema.USER_ID, schema.RANK, schema.ITEM_ID, schema.MODEL_ID]
+        lists = store.read_table(f"{night_path(listed)}/{FILE}", columns)
+        last = min(listed + timedelta(days=settings.evaluate.follow_days), settings.night)
+        found = following_rows(
+            histories,
+            snapshot.catalog,
+            lists,
+            listed=listed,
+            until=last,
+            exclude_seen=settings.recommend.exclude_seen,
+            resamples=settings.evaluate.resamples,
+            seed=settings.train.seed,
+        )
+        rows += [{**row, schema.MODEL_ID: lists[schema.MODEL_ID][0].as_py()} for row in found]
+    return rows
+
+
+def published_before(store: Store, night: date) -> list[date]:
+    """Nights before this one that have a folder of lists, oldest first."""
+    days = [run_date_of(name) for name in store.children(TABLE)]
+    return sorted(day for day in days if day and day < night)
+
+
+def evaluations_table(rows: list[Row], settings: Settings, model: SavedModel) -> pa.Table:
+    """The rows as schema.EVALUATIONS, one metric a row."""
+    plain = {
+        schema.RUN_DATE: settings.night.isoformat(),
+        "dataset": settings.dataset,
+        "hits": None,
+        "ci_low": None,
+        "ci_high": None,
+    }
+    baseline = {schema.MODEL_ID: model.model_id}
+    whole = [{**plain, **baseline, **row, schema.RUN_DATE: plain[schema.RUN_DATE]} for row in rows]
+    return pa.Table.from_pylist(whole, schema=schema.EVALUATIONS)
+
+
+def as_text(rows: list[Row]) -> str:
+    """The held-out figures of all customers, and those of earlier lists, as plain text."""
+    lines = []
+    for protocol in (PAPER, FOLLOWING):
+        shown = [r for r in rows if r["protocol"] == protocol]
+        shown = [r for r in shown if protocol == FOLLOWING or r["segment"] == ALL]
+        if not shown:
+            continue
+        head = " ".join(f"{LABELS[m] + '@' + str(shown[0]['k']):>8}" for m in SHOWN)
+        lines.append(f"{'%':<28} {head}   HR interval      customers with a hit")
+        for segment, name in dict.fromkeys((r["segment"], r["model"]) for r in shown):
+            of = {r["metric"]: r for r in shown if (r["segment"], r["model"]) == (segment, name)}
+            label = name if protocol == PAPER else f"{segment}, {name}"
+            values = " ".join(f"{100 * of[m]['value']:8.3f}" for m in SHOWN)
+            hr = of["hit_rate"]
+            interval = f"[{100 * hr['ci_low']:.3f}, {100 * hr['ci_high']:.3f}]"
+            lines.append(f"{label:<28} {values}   {interval:<16} {hr['hits']} of {hr['users']}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the job; see --help."""
+    return run_job("evaluate", ABOUT, evaluate, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

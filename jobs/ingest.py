@@ -1,0 +1,266 @@
+"""Take in what is new in the purchase log, and give every customer one ordered history.
+
+New files are read, cleaned and added to `interactions/`; then all purchases up to the end of the
+night become a snapshot: `histories/` and its catalogue.
+"""
+
+import logging
+import time
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import ray
+
+from jobs.runtime import over_work, ray_session, run_job
+from rum_core.data.catalog import Catalog
+from rum_core.data.formats import read_blocks
+from rum_core.data.grouping import BUCKET_ROWS, Dealt, Grouping, deal, first_users, group
+from rum_core.data.interactions import INTERACTIONS, REJECTED, Work, groups, take_in
+from rum_core.data.ledger import ROWS, Ledger, News, find_news, with_batch
+from rum_core.data.plan import Plan, check_columns, make_plan
+from rum_core.data.snapshots import (
+    Manifest,
+    catalog_path,
+    latest_snapshot,
+    load_manifest,
+    save_manifest,
+)
+from rum_core.data.sources import IngestError, SourceFile, find_files, sha256
+from rum_core.settings import Settings
+from rum_core.store.layout import Store, StoreError, fingerprint, write_record
+
+log = logging.getLogger("rum")
+
+ABOUT = "Take in the new files of the purchase log and order every customer's history."
+MICROSECONDS = 1_000_000
+
+
+def ingest(settings: Settings, store: Store) -> None:
+    """Add what is new, make the night's snapshot, and write the night's record."""
+    began = time.monotonic()
+    before = Ledger.load(store, settings.source)
+    fs, files = find_files(settings.source.path)
+    if not files and not before.files:
+        raise IngestError(f"{settings.source.path} holds no file; check source.path")
+    news = find_news(before, _with_checksums(fs, files, before), settings.source.changed)
+    for name, twin in news.repeats:
+        log.warning("%s repeats %s and is left out", name, twin)
+    store.mark()
+    with ray_session():
+        ledger, said = _add(settings, store, fs, before, news)
+        manifest = _snapshot(settings, store, ledger)
+    seconds = time.monotonic() - began
+    write_record(
+        store,
+        settings.night,
+        "ingest",
+        {
+            **said,
+            "snapshot": manifest.id,
+            "files_new": len(news.new),
+            "files_known": len(news.known),
+            "files_repeated": len(news.repeats),
+            "users": manifest.users,
+            "items": manifest.items,
+            "purchases": manifest.purchases,
+            "merged": manifest.merged,
+            "later": manifest.later,
+            "seconds": round(seconds, 3),
+        },
+    )
+    log.info(
+        "%d new files: %d of %d lines kept, %d bad, %d dropped by rules; now %d customers, "
+        "%d items, %d purchases (%.1f s)",
+        len(news.new),
+        said["rows_kept"],
+        said["rows_read"],
+        said["rows_bad"],
+        said["rows_rule"],
+        manifest.users,
+        manifest.items,
+        manifest.purchases,
+        seconds,
+    )
+
+
+def _with_checksums(
+    fs: pafs.FileSystem, files: list[SourceFile], ledger: Ledger
+) -> list[tuple[SourceFile, str]]:
+    """Every file with its checksum; a known one of the same size and time is not read again."""
+    found = []
+    for file in files:
+        known = ledger.files.get(file.name)
+        same = known and (known["size"], known["mtime_ns"]) == (file.size, file.mtime_ns)
+        found.append((file, known["sha256"] if known and same else sha256(fs, file)))
+    return found
+
+
+def _add(
+    settings: Settings, store: Store, fs: pafs.FileSystem, before: Ledger, news: News
+) -> tuple[Ledger, dict[str, Any]]:
+    """Take the new files in as one batch, committed by the ledger; what the record says of it."""
+    said: dict[str, Any] = {**dict.fromkeys(ROWS, 0), "reasons": {}, "batch": None}
+    said["rejected_path"] = None
+    files = [file for file, _ in news.new]
+    if not files:
+        log.info("no new file in %s", settings.source.path)
+        return before, said
+    plan = _plan(settings, fs, files, before)
+    if plan is None:
+        if before.files:
+            log.info("the new files hold no line")
+            return before, said
+        raise IngestError(f"{settings.source.path} holds no line; check source.path")
+    staged = store.new_staging()
+    end = max(_end_of(settings.night), int(time.time() * MICROSECONDS))
+    work = Work(store, staged, fs, settings.source, plan, end)
+    jobs = [{"files": some, "group": number} for number, some in enumerate(groups(files))]
+    results = over_work(lambda files, group: take_in(work, files, group), jobs)
+    counts = {name: found for result in results for name, found in result["counts"].items()}
+    reasons: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for result in results:
+        reasons.update(result["reasons"])
+        examples = {**result["examples"], **examples}
+    said |= {key: sum(found[key] for found in counts.values()) for key in ROWS}
+    said |= {"reasons": dict(reasons), "batch": news.batch}
+    if store.children(f"{staged}/{REJECTED}"):
+        said["rejected_path"] = _move_in(store, staged, REJECTED, news.batch)
+    _refuse_too_many(settings, store, said, examples)
+    _move_in(store, staged, INTERACTIONS, news.batch)
+    ledger = with_batch(before, news, plan, counts, {"night": settings.night.isoformat()})
+    ledger.save(store, before)
+    store.remove(staged)
+    return ledger, said
+
+
+def _plan(
+    settings: Settings, fs: pafs.FileSystem, files: list[SourceFile], before: Ledger
+) -> Plan | None:
+    """How the new files are read, from the first that holds anything; None where none does."""
+    types = (before.types[0], before.types[1]) if before.types else None
+    for file in files:
+        names = tuple(before.columns)
+        blocks = read_blocks(fs, file, settings.source, names)
+        block = next((b for b in blocks if b.names and b.columns), None)
+        if block is not None:
+            plan = make_plan(settings.source, file, block, types)
+            if before.columns:
+                check_columns(replace(plan, names=names), file, block)
+            return plan
+    return None
+
+
+def _end_of(night: date) -> int:
+    """The last microsecond of a night (UTC)."""
+    midnight = datetime(night.year, night.month, night.day, tzinfo=UTC) + timedelta(days=1)
+    return int(midnight.timestamp()) * MICROSECONDS - 1
+
+
+def _move_in(store: Store, staged: str, table: str, batch: str) -> str:
+    folder = f"{table}/batch={batch}"
+    store.remove(folder)  # of an attempt that never counted
+    for part in store.files(f"{staged}/{table}"):
+        store.move(part, f"{folder}/{part.rpartition('/')[2]}")
+    return folder
+
+
+def _refuse_too_many(
+    settings: Settings, store: Store, said: dict[str, Any], examples: dict[str, str]
+) -> None:
+    share = said["rows_bad"] / max(1, said["rows_read"])
+    if share <= settings.source.max_rejected:
+        return
+    reasons = {r: n for r, n in said["reasons"].items() if r not in settings.source.drop}
+    reason = max(reasons, key=lambda r: reasons[r])
+    raise IngestError(
+        f"{share:.1%} of {said['rows_read']:,} lines cannot be used, more than source.max_rejected "
+        f"= {settings.source.max_rejected:g}; mostly: {reason} ({reasons[reason]:,} lines, first "
+        f"{examples[reason]}); see {store.full(said['rejected_path'])}, nothing was taken in"
+    )
+
+
+def _snapshot(settings: Settings, store: Store, ledger: Ledger) -> Manifest:
+    """All purchases up to the end of the night; the last snapshot if nothing changed."""
+    night, repeats = settings.night, settings.history.repeats
+    content = fingerprint([ledger.content(), repeats])
+    former = _same_content(store, night, content)
+    if former:
+        log.info("nothing changed since snapshot %s", former.id)
+        return former
+    ordered = settings.source.columns.order is not None or settings.source.format == "rum"
+    snapshot_id = f"{night.isoformat()}-{fingerprint([content, night.isoformat()])}"
+    buckets = max(1, -(-ledger.rows // BUCKET_ROWS))
+    grouping = Grouping(
+        store=store,
+        staged=store.new_staging(),
+        snapshot=snapshot_id,
+        buckets=buckets,
+        not_after=None if ordered else _end_of(night),
+        repeats=repeats,
+    )
+    parts = [
+        {"part": part, "files": files, "number": number}
+        for number, (part, files) in enumerate(ledger.live(store))
+    ]
+    dealt: list[Dealt] = over_work(lambda **part: deal(grouping, **part), parts)
+    hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *(d.users for d in dealt)]))
+    if not len(hashes):
+        raise IngestError(
+            f"no purchase up to {night} is left of {ledger.rows:,} lines; check run_date, the time "
+            "column and the rules (source.drop)"
+        )
+    items = pc.unique(pa.chunked_array([d.items for d in dealt]))
+    catalog = Catalog.from_ids(items, np.zeros(len(items), np.int64))
+    first = first_users(hashes, buckets)
+    held = ray.put(catalog)
+    work = [{"bucket": b, "first_user": int(first[b])} for b in range(buckets)]
+    filled = np.diff(np.append(first, len(hashes))) > 0
+    work = [job for job, full in zip(work, filled, strict=True) if full]
+    grouped = over_work(lambda **job: group(grouping, ray.get(held), **job), work)
+    if sum(g.users for g in grouped) != len(hashes):
+        raise StoreError(
+            f"customers were lost on the way to {snapshot_id}: run jobs/ingest.py again"
+        )
+    catalog = replace(catalog, purchases=np.sum([g.purchases for g in grouped], axis=0))
+    store.write_table(catalog_path(snapshot_id), catalog.to_table())
+    manifest = Manifest(
+        id=snapshot_id,
+        night=night.isoformat(),
+        content=content,
+        files=[g.file for g in grouped],
+        catalog=catalog_path(snapshot_id),
+        users=len(hashes),
+        items=len(catalog),
+        purchases=int(catalog.purchases.sum()),
+        merged=sum(g.merged for g in grouped),
+        later=sum(d.later for d in dealt),
+    )
+    save_manifest(store, manifest)
+    store.remove(grouping.staged)
+    return manifest
+
+
+def _same_content(store: Store, night: date, content: str) -> Manifest | None:
+    """The newest snapshot, where it holds all purchases and they have not changed since."""
+    try:
+        former = load_manifest(store, latest_snapshot(store, night))
+    except StoreError:
+        return None
+    same = former is not None and former.content == content
+    return former if same and (former.later == 0 or former.night == night.isoformat()) else None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 with one line on stderr that says what to mend."""
+    return run_job("ingest", ABOUT, ingest, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

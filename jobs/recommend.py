@@ -1,0 +1,234 @@
+"""Tonight's lists: every customer's history through the memory, the whole catalogue ranked exactly.
+
+Parts of the recommendations table go to a fresh staging folder, which the night's record names;
+audit and publishing are the flow's.
+"""
+
+import hashlib
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.runtime import over_users, ray_session, run_job
+from rum_core import schema
+from rum_core.data.candidates import read_candidates
+from rum_core.data.catalog import Catalog
+from rum_core.data.histories import Histories
+from rum_core.data.snapshots import latest_snapshot, load_snapshot
+from rum_core.errors import one_line
+from rum_core.ranking.block import Block
+from rum_core.ranking.ranking import POPULAR, Ranker, RankError, Ranking, candidate_items
+from rum_core.settings import Settings
+from rum_core.store.checkpoint import has_model, load_model
+from rum_core.store.layout import Store, StoreError, read_record, write_record
+
+log = logging.getLogger("rum")
+
+ABOUT = "Rank the whole catalogue for every customer and stage tonight's lists."
+
+
+class Recommend:
+    """A Ray Data actor: rows of schema.histories in, rows of schema.recommendations out."""
+
+    def __init__(
+        self,
+        store: Store,
+        model_id: str,
+        snapshot: str,
+        candidates: np.ndarray | None,
+        *,
+        top_n: int,
+        exclude_seen: bool,
+        because: int,
+    ) -> None:
+        self.ranker = Ranker(load_model(store, model_id))
+        bought = load_snapshot(store, snapshot).catalog
+        self.table = self.ranker.model.catalog.index_of(bought.ids)
+        self.asked = {"top_n": top_n, "exclude_seen": exclude_seen, "because": because}
+        self.candidates = candidates
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Lists of these customers."""
+        histories = Histories.from_table(rows).remap(self.table)
+        ranking = self.ranker.rank(histories, candidates=self.candidates, **self.asked)
+        model = self.ranker.model
+        return as_table(ranking, histories.user_ids, model.catalog, model.model_id)
+
+
+def as_table(ranking: Ranking, users: pa.Array, catalog: Catalog, model_id: str) -> pa.Table:
+    """Rows of schema.recommendations of the users that are complete."""
+    who = np.flatnonzero(ranking.complete)
+    top_n, rows = ranking.items.shape[1], len(who) * ranking.items.shape[1]
+    named = ranking.because_items[who].reshape(rows, -1)
+    filled = named >= 0
+    offsets = np.zeros(rows + 1, dtype=np.int32)
+    np.cumsum(filled.sum(axis=1), out=offsets[1:])
+    target = schema.recommendations(users.type, catalog.ids.type)
+    reason = target.field(schema.BECAUSE).type.value_type
+    because = pa.StructArray.from_arrays(
+        [
+            catalog.ids.take(pa.array(named[filled])),
+            pa.array(ranking.because_weights[who].reshape(rows, -1)[filled]),
+        ],
+        fields=list(reason),
+    )
+    columns = [
+        users.take(pa.array(np.repeat(who, top_n))),
+        pa.array(np.tile(np.arange(1, top_n + 1, dtype=np.int32), len(who))),
+        catalog.ids.take(pa.array(ranking.items[who].ravel())),
+        pa.array(ranking.scores[who].ravel()),
+        pa.ListArray.from_arrays(
+            pa.array(offsets), because, type=target.field(schema.BECAUSE).type
+        ),
+        pa.array(np.repeat(ranking.source[who], top_n), type=pa.string()),
+        pa.array(np.full(rows, model_id, dtype=object), type=pa.string()),
+    ]
+    return pa.table(columns, schema=target)
+
+
+def recommend(settings: Settings, store: Store) -> None:
+    """Stage the night's lists and write its record."""
+    began = time.monotonic()
+    night = settings.night
+    ingest = read_record(store, night, "ingest") or {}
+    snapshot = load_snapshot(store, ingest.get("snapshot") or latest_snapshot(store, night))
+    model = load_model(store, served_model(store, settings))
+    chosen = settings.recommend
+    candidates = None
+    if chosen.candidates:
+        candidates = read_candidates(chosen.candidates, model.catalog)
+    able = candidate_items(model, candidates, chosen.top_n)
+    asked = {
+        "top_n": chosen.top_n,
+        "exclude_seen": chosen.exclude_seen,
+        "because": chosen.because,
+    }
+    key = {
+        "model_id": model.model_id,
+        "snapshot": snapshot.id,
+        "candidates": hashlib.sha256(able.tobytes()).hexdigest(),
+        **asked,
+    }
+    former = read_record(store, night, "recommend")
+    if former and former.get("key") == key and not settings.force and is_whole(store, former):
+        log.info("the lists of %s are already staged in %s", night, former["staged"])
+        return
+    arguments = {
+        "store": store,
+        "model_id": model.model_id,
+        "snapshot": snapshot.id,
+        "candidates": candidates,
+        **asked,
+    }
+    staged = store.new_staging()
+    with ray_session():
+        lists = over_users(store, snapshot.id, Recommend, arguments, chosen.workers)
+        try:
+            lists.write_parquet(store.full(staged), filesystem=store.fs, compression="zstd")
+        except OSError as error:
+            raise StoreError(f"cannot write lists to {staged}: {one_line(error)[-300:]}") from None
+    counts = count(store, staged, chosen.top_n)
+    without = 0
+    if counts["users"] < snapshot.users and chosen.exclude_seen:
+        table = model.catalog.index_of(snapshot.catalog.ids)
+        without = without_list(store, snapshot.files, table, able, chosen.top_n)
+    if counts["users"] + without != snapshot.users:
+        raise RankError(
+            f"{snapshot.users} customers went in, {counts['users']} lists came out: run it again"
+        )
+    if counts["users"] == 0:
+        raise RankError(
+            f"no customer of snapshot {snapshot.id} has {chosen.top_n} items left to buy: lower "
+            "recommend.top_n, give more candidates, or set recommend.exclude_seen = false"
+        )
+    seconds = time.monotonic() - began
+    record = {
+        "model_id": model.model_id,
+        "snapshot": snapshot.id,
+        "staged": staged,
+        **counts,
+        "users_without_list": without,
+        "candidates": len(able),
+        "key": key,
+        "seconds": round(seconds, 3),
+    }
+    write_record(store, night, "recommend", record)
+    log.info(
+        "%d customers, %d rows in %.1f s (%.0f customers a second); %d got popular items, "
+        "%d no list (fewer than %d items left)",
+        counts["users"],
+        counts["rows"],
+        seconds,
+        counts["users"] / seconds,
+        counts["popular_users"],
+        without,
+        chosen.top_n,
+    )
+
+
+def served_model(store: Store, settings: Settings) -> str:
+    """The model that the night's training named, else the newest one up to the night."""
+    train = read_record(store, settings.night, "train")
+    if train:
+        return str(train["model_id"])
+    dated = [
+        (str(store.read_json(f"models/{name}/config.json").get("run_date", "")), name)
+        for name in store.children("models")
+        if has_model(store, name)
+    ]
+    dated = [found for found in dated if found[0] <= settings.night.isoformat()]
+    if not dated:
+        raise StoreError(
+            f"there is no model in {store.root} for the night {settings.night}: "
+            "run jobs/train.py first"
+        )
+    return max(dated)[1]
+
+
+def count(store: Store, staged: str, top_n: int) -> dict[str, int]:
+    """Rows, users and users with popular items in the staged parts."""
+    rows = popular = 0
+    for part in _parts(store, staged):
+        source = store.read_table(part, [schema.SOURCE])[schema.SOURCE]
+        rows += len(source)
+        popular += pc.sum(pc.equal(source, POPULAR)).as_py() or 0
+    return {"rows": rows, "users": rows // top_n, "popular_users": popular // top_n}
+
+
+def without_list(
+    store: Store, files: list[str], table: np.ndarray, able: np.ndarray, top_n: int
+) -> int:
+    """How many customers have bought so much that fewer than N of the items `able` are left."""
+    total = 0
+    for file in files:
+        known = Histories.from_table(store.read_table(file)).remap(table).known()
+        block = Block.of(np.full(len(known), -1), known, able, exclude_seen=True)
+        total += int((block.eligible() < top_n).sum())
+    return total
+
+
+def is_whole(store: Store, record: dict[str, Any]) -> bool:
+    """Whether all rows that a record tells of are still staged."""
+    rows = 0
+    for part in _parts(store, record["staged"]):
+        with store.telling(part, "read"):
+            rows += pq.read_metadata(store.full(part), filesystem=store.fs).num_rows
+    return rows == record["rows"]
+
+
+def _parts(store: Store, staged: str) -> list[str]:
+    return [file for file in store.files(staged) if file.endswith(".parquet")]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the job; returns its exit status."""
+    return run_job("recommend", ABOUT, recommend, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

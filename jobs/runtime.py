@@ -1,0 +1,133 @@
+"""What every job shares: its command line, its Ray session, and its way over the users."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pickle import dumps, loads
+from typing import Any
+
+import pyarrow.parquet as pq
+import ray
+from ray.exceptions import RayError
+
+from rum_core.errors import RumError, one_line
+from rum_core.settings import Settings, load
+from rum_core.store.layout import Store, StoreError
+
+log = logging.getLogger("rum")
+
+BLOCK_USERS = 16_384  # rows that one call of an actor gets, at most
+THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def run_job(
+    verb: str, about: str, work: Callable[[Settings, Store], None], argv: list[str] | None
+) -> int:
+    """Exit status of a job: 0 done, 2 when the user can mend it (one line on stderr says how)."""
+    logging.basicConfig(level=logging.INFO, format=f"{verb}: %(message)s", stream=sys.stdout)
+    for noisy in ("ray", "ray.data", "ray.train"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        settings = load(sys.argv[1:] if argv is None else argv, prog=f"jobs/{verb}.py", about=about)
+        work(settings, Store.open(settings.store))
+    except RumError as error:
+        print(f"{verb}: {error}", file=sys.stderr)
+        return 2
+    except RayError as error:
+        cause = user_error(error)
+        if cause is None:
+            raise
+        print(f"{verb}: {cause}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def user_error(error: BaseException | None) -> RumError | None:
+    """The RumError that a Ray error carries from a worker, if it carries one."""
+    seen = 0
+    while error is not None and seen < 20:
+        if isinstance(error, RumError):
+            return RumError(one_line(error))
+        error = getattr(error, "cause", None) or error.__cause__
+        seen += 1
+    return None
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """A connection to the cluster that RAY_ADDRESS names, or to a Ray of this process's own."""
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    address = os.environ.get("RAY_ADDRESS") or "local"  # never one that happens to run here
+    # a Ray of its own listens on loopback alone: nobody else's business, and no firewall's
+    alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    own = alone if address == "local" else {}
+    ray.init(
+        address=address,
+        **own,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=False,
+    )
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]:
+    """`work(**job)` for every job, each a Ray Data task of its own; results in the jobs' order."""
+    if not jobs:
+        return []
+    numbers = ray.data.range(len(jobs), override_num_blocks=len(jobs))
+    done = numbers.map(lambda row: {**row, "result": dumps(work(**jobs[row["id"]]))})
+    results = {row["id"]: loads(row["result"]) for row in done.take_all()}
+    return [results[number] for number in range(len(jobs))]
+
+
+def over_users(
+    store: Store,
+    snapshot_id: str,
+    actor_class: type,
+    constructor_kwargs: dict[str, Any],
+    workers: int,
+) -> ray.data.Dataset:
+    """Every user of a snapshot once, through a pool of actors: the one way over the users.
+
+    `actor_class(**constructor_kwargs)` is made once in each of `workers` actors (0: one a core) and
+    called with arrow tables of schema.histories rows, of any number and in any order. Lazy: the
+    work is done when the result is written or iterated. StoreError if the snapshot is not there.
+    """
+    cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    workers = workers or cores
+    folder = f"histories/snapshot={snapshot_id}"
+    files = [file for file in store.files(folder) if file.endswith(".parquet")]
+    if not files:
+        raise StoreError(f"there are no histories in {store.full(folder)}; run jobs/ingest.py")
+    users = sum(_rows(store, file) for file in files)
+    # one core is left to the tasks that read and write, or a small machine would wait for ever
+    threads = str(max(1, cores // workers))
+    return (
+        ray.data.read_parquet(
+            [store.full(file) for file in files], filesystem=store.fs, partitioning=None
+        )
+        .repartition(target_num_rows_per_block=max(1, min(BLOCK_USERS, -(-users // workers))))
+        .map_batches(
+            actor_class,
+            fn_constructor_kwargs=constructor_kwargs,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=min(0.5, (cores - 1) / workers),
+            runtime_env={"env_vars": dict.fromkeys(THREAD_LIMITS, threads)},
+        )
+    )
+
+
+def _rows(store: Store, path: str) -> int:
+    """Rows of a parquet file, from its footer."""
+    with store.telling(path, "read"):
+        return int(pq.read_metadata(store.full(path), filesystem=store.fs).num_rows)

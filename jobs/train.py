@@ -1,0 +1,287 @@
+"""Train RUM when it is due: Ray Train, any number of workers, a checkpoint after every epoch.
+
+The run's name says what it is made from, so a run that was killed is taken up where it stood when
+it is started again, and one that is done is not done again.
+"""
+
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import ray.train.torch
+import torch
+from safetensors.torch import load_file, save_file
+
+from jobs.runtime import ray_session, run_job
+from rum_core.data.catalog import Catalog
+from rum_core.data.histories import Histories, part_length
+from rum_core.data.snapshots import Snapshot, latest_snapshot, load_snapshot, read_histories
+from rum_core.errors import RumError, one_line
+from rum_core.settings import Settings
+from rum_core.store.checkpoint import SavedModel, has_model, load_model, save_model
+from rum_core.store.layout import Store, StoreError, fingerprint, read_record, write_record
+from rum_core.training.loop import PARTS, Progress, Resume, State, TrainError, fit
+from rum_core.training.step import Worker
+
+log = logging.getLogger("rum")
+
+ABOUT = "Train the model when it is due."
+RECIPE_VERSION = 1  # of what a model is made by: another one makes another model of the same data
+NO_MATTER = {"train": {"workers", "device", "every_days"}}  # to the numbers
+FAILURES = 3  # of a worker, before the job gives up
+# An epoch's report waits until Ray Train looks for it, every 2 seconds if it is not told otherwise.
+POLL = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+# At its end Ray Train asks the dashboard whether its controller lives. A Ray of this process's own
+# has none: an address where nobody answers spares it 12 seconds of looking for one.
+NO_DASHBOARD = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
+
+
+def train(settings: Settings, store: Store) -> None:
+    """Train the night's models unless they are there or not due; writes the night's record."""
+    began, night = time.monotonic(), settings.night
+    ingest = read_record(store, night, "ingest") or {}
+    snapshot = load_snapshot(store, ingest.get("snapshot") or latest_snapshot(store, night))
+    recipe = _recipe(settings)
+    record = None if settings.force else _not_due(store, night, recipe, settings.train.every_days)
+    if record:
+        log.info("model of %s is kept: the next is due later", record["trained_on"])
+        record = {**record, "trained": False, "seconds_per_phase": {}}
+    else:
+        name = f"rum-{settings.model.level}-{night}-{fingerprint([snapshot.id, recipe])}"
+        evaluated = f"{name}-train"
+        served = f"{name}-{settings.train.serve}"
+        record = {
+            "model_id": served,
+            "evaluated_model_id": evaluated,
+            "snapshot": snapshot.id,
+            "recipe": recipe,
+            "trained_on": night.isoformat(),
+        }
+        if has_model(store, evaluated) and has_model(store, served):
+            log.info("model %s is already there", served)
+            former = read_record(store, night, "train") or {}
+            if former.get("model_id") != served:  # it was interrupted before it wrote its record
+                metrics = load_model(store, served).metrics
+                former = {"trained": True, "seconds_per_phase": {}, **metrics}
+            record = {**former, **record}
+        else:
+            record |= {"trained": True, **_run(settings, store, snapshot, name)}
+        store.remove(f"training/{name}")
+    record["seconds"] = round(time.monotonic() - began, 3)
+    write_record(store, night, "train", record)
+
+
+def _recipe(settings: Settings) -> str:
+    """What stands for all settings that a model depends on."""
+    chosen = settings.model_dump(
+        mode="json", include={"model", "train", "history"}, exclude=NO_MATTER
+    )
+    top_n = settings.recommend.top_n if settings.train.patience else None  # validation's N
+    return fingerprint([RECIPE_VERSION, chosen, top_n])
+
+
+def _not_due(store: Store, night: date, recipe: str, every_days: int) -> dict[str, Any] | None:
+    """The newest earlier record of a model of this recipe, if it is young enough and whole."""
+    for name in reversed(store.children("nights")):
+        day = name.removeprefix("run_date=")
+        if day >= night.isoformat():
+            continue
+        record = read_record(store, date.fromisoformat(day), "train")
+        if record and record.get("recipe") == recipe:
+            age = (night - date.fromisoformat(record["trained_on"])).days
+            ids = (record["model_id"], record["evaluated_model_id"])
+            young = age < every_days and all(has_model(store, model_id) for model_id in ids)
+            return record if young else None
+    return None
+
+
+def _run(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dict[str, Any]:
+    """Both models by Ray Train; what the record says of it."""
+    workers = settings.train.workers
+    own = not os.environ.get("RAY_ADDRESS")
+    with _environment(POLL | (NO_DASHBOARD if own else {})), ray_session():
+        resources = ray.cluster_resources()
+        use_gpu = settings.train.device == "gpu" or (
+            settings.train.device == "auto" and resources.get("GPU", 0) >= workers
+        )
+        kind = "GPU" if use_gpu else "CPU"
+        if own and resources.get(kind, 0) < workers:
+            raise TrainError(
+                f"train.workers = {workers} need a {kind} each, this machine has "
+                f"{int(resources.get(kind, 0))}: ask for fewer, or start on a cluster (RAY_ADDRESS)"
+            )
+        trainer = ray.train.torch.TorchTrainer(
+            train_worker,
+            train_loop_config={
+                "settings": settings,
+                "store": store,
+                "snapshot": snapshot.id,
+                "name": name,
+            },
+            torch_config=ray.train.torch.TorchConfig(backend="nccl" if use_gpu else "gloo"),
+            scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+            run_config=ray.train.RunConfig(
+                name=name,
+                storage_path=store.full("training"),
+                storage_filesystem=store.fs,
+                failure_config=ray.train.FailureConfig(max_failures=FAILURES),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        try:
+            said = trainer.fit().return_value
+        except ray.train.TrainingFailedError as error:
+            raise _cause(error, store) from error
+    if "refused" in said:
+        store.remove(f"training/{name}")
+        raise TrainError(said["refused"])
+    return dict(said)
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """These variables for the processes that start meanwhile, where the caller set none."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+def _cause(error: Exception, store: Store) -> Exception:
+    """The error to tell of: a worker's own line if it has one, else `error` itself."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        inner = getattr(failure, "_base_exc", failure)
+        if isinstance(inner, RumError):
+            return inner
+        if isinstance(inner, OSError):
+            return StoreError(f"cannot write to {store.root}: {one_line(inner)[:300]}")
+    return error
+
+
+def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+    """What each Ray Train worker does; rank 0's answer is the run's."""
+    settings, store = config["settings"], config["store"]
+    context = ray.train.get_context()
+    world = context.get_world_size()
+    worker = Worker(
+        context.get_world_rank(),
+        world,
+        ray.train.torch.get_device(),
+        torch.distributed.all_reduce if world > 1 else lambda _: None,
+    )
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    snapshot = load_snapshot(store, config["snapshot"])
+    everyone = read_histories(store, snapshot.id)
+    enough = everyone.lengths >= settings.history.min_purchases
+    histories = everyone.take(np.flatnonzero(enough))
+    resume, seconds = _load_checkpoint()
+    progress = resume.progress if resume else Progress()
+    try:
+        began = time.monotonic()
+        for state in fit(settings, histories, snapshot.catalog, worker, resume):
+            progress = state.progress
+            if progress.finished and progress.phase != "select":
+                tensors = state.tensors(len(histories), worker)
+                if worker.rank == 0:
+                    model = _model(config, snapshot, everyone, enough, tensors, progress)
+                    save_model(store, model)
+            now = time.monotonic()
+            seconds[progress.phase] = round(seconds.get(progress.phase, 0.0) + now - began, 3)
+            began = now
+            _report(state, seconds, worker)
+    except TrainError as error:  # all workers alike, and trying again would not help
+        return {"refused": str(error)}
+    return {**_metrics(progress), "seconds_per_phase": seconds}
+
+
+def _metrics(progress: Progress) -> dict[str, Any]:
+    validation = list(progress.validation)
+    return {"epochs": progress.epochs, "validation": validation, "loss": progress.loss}
+
+
+def _model(
+    config: dict[str, Any],
+    snapshot: Snapshot,
+    everyone: Histories,
+    enough: np.ndarray,
+    tensors: dict[str, np.ndarray],
+    progress: Progress,
+) -> SavedModel:
+    """The model of a finished phase. Its catalogue counts the purchases of its part alone."""
+    settings: Settings = config["settings"]
+    part = PARTS[progress.phase]
+    stop = part_length(everyone.lengths, part, settings.history.train_fraction)
+    if part != "all":  # an untrained customer's last purchase is a target of evaluation
+        stop = np.where(enough, stop, np.minimum(stop, everyone.lengths - 1))
+    bought = everyone.spans(np.zeros_like(stop), stop).items
+    catalog = Catalog(
+        snapshot.catalog.ids,
+        np.bincount(bought, minlength=len(snapshot.catalog)),
+        snapshot.catalog.hashes,
+    )
+    values = settings.model_dump(mode="json", include={"model", "train", "history"})
+    return SavedModel(
+        f"{config['name']}-{part}",
+        {
+            "model": "rum",
+            **values["model"],
+            **values["history"],
+            "part": part,
+            "snapshot": snapshot.id,
+            "run_date": settings.night.isoformat(),
+            "train": values["train"],
+            "epochs": progress.epochs,
+        },
+        tensors,
+        catalog,
+        everyone.user_ids.filter(enough),
+        _metrics(progress),
+    )
+
+
+def _report(state: State, seconds: dict[str, float], worker: Worker) -> None:
+    """Save a checkpoint: each worker its users' rows, the first one all else."""
+    with tempfile.TemporaryDirectory() as folder:
+        own = f"user-{worker.rank:05d}-of-{worker.world:05d}.safetensors"
+        save_file(state.own(), Path(folder, own))
+        progress = {"progress": asdict(state.progress), "seconds": seconds}
+        if worker.rank == 0:
+            save_file(state.shared(), Path(folder, "shared.safetensors"))
+            Path(folder, "progress.json").write_text(json.dumps(progress))
+        ray.train.report(progress, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _load_checkpoint() -> tuple[Resume | None, dict[str, float]]:
+    """What an interrupted run of this name left, and the seconds it had spent in each phase."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None, {}
+    with checkpoint.as_directory() as folder:
+        saved = json.loads(Path(folder, "progress.json").read_text())
+        own = [load_file(path) for path in sorted(Path(folder).glob("user-*.safetensors"))]
+        shared = load_file(Path(folder, "shared.safetensors"))
+    progress = saved["progress"]
+    progress["validation"] = tuple(progress["validation"])
+    return Resume(Progress(**progress), shared, own), saved["seconds"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 with one line on stderr that says what to mend."""
+    return run_job("train", ABOUT, train, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
