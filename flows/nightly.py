@@ -17,11 +17,11 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_LOGGING_LEVEL, temporary_settings
 from prefect.tasks import Task, exponential_backoff
-from rum_core.evaluation.report import report_path, write_report
 
 from flows.job import JobFailedError, run_job
 from flows.ray_cluster import ray_cluster
 from rum_core.errors import RumError
+from rum_core.evaluation.report import report_path, write_report
 from rum_core.settings import Settings, load
 from rum_core.store.audit import audit, expectation
 from rum_core.store.layout import Store, StoreError, read_record, write_record

@@ -2,7 +2,9 @@ import os
 from pathlib import Path
 
 import pytest
+
 from rum_core.data.simulated import main as simulate
+from tests.e2e.processes import BIN
 
 SMALL = """
 [source]
@@ -21,7 +23,9 @@ negatives = 50
 def env(tmp_path: Path) -> dict[str, str]:
     """An environment of its own: no settings, no Ray, no Prefect of the caller's."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RUM_", "RAY_", "PREFECT_"))}
-    return {**kept, "HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
+    path = f"{BIN}{os.pathsep}{kept['PATH']}"  # as in an activated environment: python is ours
+    own = {"PATH": path, "HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
+    return {**kept, **own, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}  # nothing is served
 
 
 @pytest.fixture

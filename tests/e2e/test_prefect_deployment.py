@@ -30,7 +30,7 @@ def test_prefect_deployment_run_publishes_the_table(shop: Path, env: dict[str, s
 
     folder = shop / "store" / "recommendations" / f"run_date={NIGHT}"
     table = pd.read_parquet(folder / "recommendations.parquet")
-    purchases = pd.concat(pd.read_csv(f) for f in (shop / "shop").glob("*.csv.gz"))
+    purchases = pd.concat(pd.read_csv(f) for f in (shop / "shop").glob("*.csv"))
     assert set(table.user_id) == set(purchases.user_id.astype(str))
     assert (table.groupby("user_id").size() == 5).all()
     sql = f"select count(*), count(distinct user_id) from '{folder}/**/*.parquet'"

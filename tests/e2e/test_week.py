@@ -43,5 +43,6 @@ def test_consecutive_nights_of_a_real_log(tmp_path: Path, env: dict[str, str]) -
     )
     following = evaluations[evaluations.protocol == "following"]
     assert {f"list {day}" for day in DAYS[:-1]} == set(following.segment)
-    first = following[(following.segment == f"list {DAYS[0]}") & (following.metric == "hr")]
+    first = following[(following.segment == f"list {DAYS[0]}") & (following.metric == "hit_rate")]
+    assert set(first.model) == {"published", "popular"}
     assert (first.users > 0).all()
