@@ -1,14 +1,21 @@
 """Runs one job of the night: a command line, here or on a cluster's job server."""
 
+import logging
 import os
 import subprocess
 import sys
 import time
+from collections import deque
+from threading import Thread
+from typing import IO
 
 from rum_core.errors import RumError, one_line
 
+log = logging.getLogger("rum")
+
 USER_ERROR = 2  # the exit status of a job whose one-line error says what to mend
 POLL_SECONDS = 2.0
+TAIL = 40  # last lines of stderr that tell why a job broke down
 
 
 class JobRefusedError(RumError):
@@ -20,7 +27,7 @@ class JobFailedError(RumError):
 
 
 def run_job(verb: str, arguments: list[str], env: dict[str, str]) -> None:
-    """Run `jobs/<verb>.py`; its lines go to this process's output.
+    """Run `jobs/<verb>.py`; the lines of its story go to the logger `rum`, the rest to stderr.
 
     Raises JobRefusedError or JobFailedError with the job's last words.
     """
@@ -35,17 +42,33 @@ def _run_here(verb: str, arguments: list[str], env: dict[str, str]) -> None:
     job = subprocess.Popen(
         [sys.executable, "-m", f"jobs.{verb}", *arguments],
         env={**os.environ, **env},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
     )
+    assert job.stdout is not None
+    assert job.stderr is not None
+    last: deque[str] = deque(maxlen=TAIL)
+    passing_on = Thread(target=_pass_on, args=(job.stderr, last), daemon=True)
+    passing_on.start()
     try:
-        _, errors = job.communicate()
+        for line in job.stdout:
+            log.info("%s", line.rstrip("\n"))
+        job.wait()
+        passing_on.join()
     finally:
         if job.poll() is None:
             job.terminate()
             job.wait()
-    _judge(verb, job.returncode, errors)
+    _judge(verb, job.returncode, list(last))
+
+
+def _pass_on(stream: IO[str], last: deque[str]) -> None:
+    """Every line of a stream to file descriptor 2, and the last ones kept."""
+    for line in stream:
+        last.append(line)
+        os.write(2, line.encode(errors="backslashreplace"))
 
 
 def _submit(verb: str, arguments: list[str], address: str) -> None:
@@ -59,18 +82,18 @@ def _submit(verb: str, arguments: list[str], address: str) -> None:
     )
     while not (status := client.get_job_status(job)).is_terminal():
         time.sleep(POLL_SECONDS)
-    logs = client.get_job_logs(job)
-    print(logs, end="", flush=True)
+    said = client.get_job_logs(job).splitlines()
+    for line in said:
+        log.info("%s", line)
     info = client.get_job_info(job)
     code = 0 if status == JobStatus.SUCCEEDED else (info.driver_exit_code or 1)
-    _judge(verb, code, logs)
+    _judge(verb, code, said)
 
 
-def _judge(verb: str, code: int, said: str) -> None:
-    lines = [line for line in said.splitlines() if line.strip()]
+def _judge(verb: str, code: int, said: list[str]) -> None:
+    lines = [line for line in said if line.strip()]
     last = one_line(lines[-1]) if lines else "no message"
     if code == USER_ERROR:
         raise JobRefusedError(last)
     if code:
-        sys.stderr.write("\n".join(lines[-40:]) + "\n")
         raise JobFailedError(f"{verb} ended with status {code}: {last}")

@@ -10,17 +10,23 @@ import sys
 import time
 from datetime import UTC, date, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_LOGGING_LEVEL, temporary_settings
+from prefect.settings import (
+    PREFECT_SERVER_ANALYTICS_ENABLED,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
 from prefect.tasks import Task, exponential_backoff
 
+from flows.console import log_path, story_only
 from flows.job import JobFailedError, run_job
 from flows.ray_cluster import ray_cluster
-from rum_core.errors import RumError
+from rum_core.errors import RumError, one_line
 from rum_core.evaluation.report import report_path, write_report
 from rum_core.settings import Settings, load
 from rum_core.store.audit import audit, expectation
@@ -35,6 +41,11 @@ from rum_core.store.publish import (
 )
 
 log = logging.getLogger("rum")
+
+EMBEDDED_SERVER = {
+    PREFECT_SERVER_ANALYTICS_ENABLED: False,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,  # 20 is too few on a busy machine
+}
 
 
 def _may_help(_: Task[Any, Any], __: TaskRun, state: State[Any]) -> bool:
@@ -143,23 +154,45 @@ def _record(store: Store, night: date, step: str) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The flow by hand, on Prefect's embedded server unless PREFECT_API_URL names one."""
+    """The flow by hand, on Prefect's embedded server unless PREFECT_API_URL names one.
+
+    -q: only warnings and the last lines. Exit status: 0 done, 2 with one line on stderr that says
+    what to mend, 1 when something broke down.
+    """
     argv = sys.argv[1:] if argv is None else argv
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-    log.setLevel(logging.INFO)
+    words = [word for word in argv if word not in ("-q", "--quiet")]
     start = time.monotonic()
     try:
-        settings = load(argv, prog="python -m flows.nightly", about=rum.__doc__ or "")
-        with temporary_settings({PREFECT_LOGGING_LEVEL: "CRITICAL"}):
-            table = rum(run_date=settings.night, settings=tuple(argv))
+        settings = load(words, prog="python -m flows.nightly", about=rum.__doc__ or "")
+        store = Store.open(settings.store)
+        logfile = log_path(store, settings.night)
+        story_only(logfile, quiet=words != argv)
+        with temporary_settings(EMBEDDED_SERVER):
+            table = _by_hand(settings, words, logfile)
     except RumError as error:
         print(f"night failed: {error}", file=sys.stderr)
-        return 2
-    store = Store.open(settings.store)
+        return 1 if isinstance(error, BrokenDownError) else 2
     print(f"\nnight of {settings.night} done in {time.monotonic() - start:.0f} s")
     print(f"table   {table}")
     print(f"report  {store.full(report_path(settings.night))}")
+    print(f"log     {logfile}")
     return 0
+
+
+class BrokenDownError(RumError):
+    """The night ended by something that no setting mends; the log has all of it."""
+
+
+def _by_hand(settings: Settings, words: list[str], logfile: Path) -> str:
+    try:
+        return rum(run_date=settings.night, settings=tuple(words))
+    except JobFailedError as error:
+        raise BrokenDownError(f"{error}; see {logfile}") from None
+    except RumError:
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).exception("the night broke down")
+        raise BrokenDownError(f"{one_line(repr(error))[:300]}; see {logfile}") from None
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ def ray_cluster() -> Iterator[dict[str, str]]:
             "RAY_AUTH_TOKEN_PATH": str(token),
             # nothing is served from here: without it the head drains for 30 s when it is ended
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+            # Ray's workers run at nice 15 if not told otherwise: any other load starves the night
+            "RAY_worker_niceness": "0",
         }
         logfile = Path(folder, "ray.log")
         head = _start_head(port, env, logfile)

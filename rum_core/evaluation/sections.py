@@ -103,7 +103,8 @@ def against(evaluate: Row | None) -> Table | None:
             _interval(d),
             "yes" if d["ci_low"] > 0 else "no",
         ]
-        for metric, d in differences.items()
+        for metric in METRICS
+        if (d := differences.get(metric))
     ]
     head = ["metric", "difference, points", "95 % interval", "above 0"]
     return Table("The night's model minus MostPopular, paired over the same customers", head, rows)
@@ -253,7 +254,7 @@ def _plot(
 def _counts(record: Row | None, names: Mapping[str, str], caption: str) -> Table | None:
     if not record:
         return None
-    rows = [[said, _text(record[key])] for key, said in names.items() if key in record]
+    rows = [[said, _text(record[k])] for k, said in names.items() if record.get(k) is not None]
     return Table(caption, ["what", "value"], rows) if rows else None
 
 
