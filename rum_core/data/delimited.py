@@ -16,6 +16,7 @@ import pyarrow.fs as pafs
 from rum_core.data.blocks import NO_LINES, Bad, Block
 from rum_core.data.sources import IngestError, SourceFile, open_text
 
+HIDDEN = "a quote is not closed: a field holds whole lines"
 BLOCK_BYTES = 16 << 20  # of text; no record may be longer
 MAX_COLUMNS = 4096
 
@@ -52,6 +53,8 @@ def read_delimited(
                 ),
             )
         except pa.ArrowInvalid as error:
+            if "straddling" in str(error):
+                raise _endless(file, 1) from None
             if "Empty CSV file" not in str(error):
                 raise
             if header:
@@ -69,20 +72,25 @@ def read_delimited(
                     names = tuple(block.columns[i][0].as_py() for i in range(width))
                     block = _rows(block, names, np.arange(1, len(block.lines)))
                 records.first = False
-                yield _rows(block, names, _filled(block))
+                block = _rows(block, names, _filled(block))
+                yield _without_hidden(block, delimiter)
         except pa.ArrowInvalid as error:
             if "straddling" not in str(error):
                 raise
-            raise IngestError(
-                f"{file.path} line {records.line}: a line longer than "
-                f"{BLOCK_BYTES >> 20} MiB, or a quote that is never closed, follows; mend the file"
-            ) from None
+            raise _endless(file, records.line) from None
         yield Block(
             names,
             {i: pa.array([], pa.string()) for i in range(width)},
             NO_LINES,
             records.rest(broken),
         )
+
+
+def _endless(file: SourceFile, line: int) -> IngestError:
+    return IngestError(
+        f"{file.path} line {line}: a line longer than {BLOCK_BYTES >> 20} MiB, or a quote that is "
+        "never closed, follows; mend the file"
+    )
 
 
 class _Records:
@@ -131,7 +139,8 @@ class _Records:
 def _add_broken(bad: Bad, line: int, reason: str, text: str) -> int:
     """Each physical line of a broken record is its own: a stray quote must not hide the rest."""
     for content in text.split("\n"):
-        bad.add(line, reason, content)
+        if content.strip():
+            bad.add(line, reason, content)
         line += 1
     return line
 
@@ -144,6 +153,30 @@ def _line_breaks(columns: Iterable[pa.Array], rows: int) -> np.ndarray:
         if data is not None and (np.frombuffer(data, np.uint8) == 10).any():
             breaks += pc.count_substring(column, "\n").to_numpy(zero_copy_only=False)
     return breaks
+
+
+def _without_hidden(block: Block, delimiter: str) -> Block:
+    """The block without rows in whose fields a stray quote hides whole lines: each is bad."""
+    breaks = _line_breaks(block.columns.values(), len(block.lines))
+    width, hiding = len(block.columns), []
+    for row in np.flatnonzero(breaks):
+        fields = [column[int(row)].as_py() for column in block.columns.values()]
+        if any(_holds_lines(field, delimiter, width) for field in fields):
+            hiding.append(row)
+            text = delimiter.join(fields)
+            _add_broken(block.bad, int(block.lines[row]), HIDDEN, text)
+    if not hiding:
+        return block
+    return _rows(block, block.names, np.setdiff1d(np.arange(len(block.lines)), hiding))
+
+
+def _holds_lines(field: str, delimiter: str, width: int) -> bool:
+    """Whether what lies between the line breaks of a field has the fields of a line."""
+    if "\n" not in field or width == 1:
+        return False
+    first, *between, last = field.split("\n")
+    lines = [line for line in between if line.strip()] or [first + last]
+    return all(line.count(delimiter) == width - 1 for line in lines)
 
 
 def _filled(block: Block) -> np.ndarray:

@@ -117,12 +117,13 @@ def telling(file: SourceFile) -> Iterator[None]:
 
 
 class Utf8:
-    """A stream whose invalid bytes become U+FFFD, so that every parser sees UTF-8."""
+    """A stream whose invalid bytes become U+FFFD and whose last line ends, for every parser."""
 
-    def __init__(self, stream: pa.NativeFile) -> None:
+    def __init__(self, stream: pa.NativeFile, start: bytes) -> None:
         self._stream = stream
-        self._tail = b""
+        self._tail = start  # read already, not given yet
         self._ready = b""
+        self._end = b""  # what the last line lacks
         self.closed = False
 
     def read(self, size: int) -> bytes:
@@ -146,6 +147,10 @@ class Utf8:
             text, good = codecs.utf_8_decode(data, "replace", not chunk)
             valid = text.encode()
         self._tail = data[good:]
+        if valid:
+            self._end = b"" if valid.endswith(b"\n") else b"\n"
+        elif not chunk:
+            valid, self._end = self._end, b""
         return valid or (self._more() if chunk else b"")
 
     def close(self) -> None:
@@ -158,4 +163,8 @@ def open_text(fs: pafs.FileSystem, file: SourceFile) -> Utf8:
     """The text of a file, plain or .gz or .zst; .gz and .zst are told by the name."""
     name = file.path.lower()
     codec = next((codec for suffix, codec in _COMPRESSED.items() if name.endswith(suffix)), None)
-    return Utf8(fs.open_input_stream(file.path, compression=codec))
+    stream = fs.open_input_stream(file.path, compression=codec)
+    start = stream.read(len(codecs.BOM_UTF16))
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise IngestError(f"{file.path} line 1: this is UTF-16; write the file as UTF-8")
+    return Utf8(stream, start)
