@@ -4,6 +4,7 @@ The parser counts records; a quoted line break makes a record of several lines, 
 the wrong number of fields is skipped. Both are accounted for here.
 """
 
+import codecs
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 
@@ -14,7 +15,14 @@ import pyarrow.csv as csv
 import pyarrow.fs as pafs
 
 from rum_core.data.blocks import NO_LINES, Bad, Block
-from rum_core.data.sources import IngestError, SourceFile, open_text
+from rum_core.data.sources import (
+    IngestError,
+    SourceFile,
+    is_utf8,
+    open_bytes,
+    open_text,
+    refuse_utf16,
+)
 
 HIDDEN = "a quote is not closed: a field holds whole lines"
 BLOCK_BYTES = 16 << 20  # of text; no record may be longer
@@ -35,55 +43,74 @@ def read_delimited(
         broken.append((row.number, reason, row.text))
         return "skip"
 
-    with closing(open_text(fs, file)) as stream:
-        try:
-            reader = csv.open_csv(
-                pa.PythonFile(stream, mode="r"),
-                read_options=csv.ReadOptions(
-                    use_threads=False, block_size=BLOCK_BYTES, autogenerate_column_names=True
-                ),
-                parse_options=csv.ParseOptions(
-                    delimiter=delimiter,
-                    newlines_in_values=True,
-                    ignore_empty_lines=False,
-                    invalid_row_handler=wrong,
-                ),
-                convert_options=csv.ConvertOptions(
-                    column_types={f"f{i}": pa.string() for i in range(MAX_COLUMNS)}
-                ),
-            )
-        except pa.ArrowInvalid as error:
-            if "straddling" in str(error):
-                raise _endless(file, 1) from None
-            if "Empty CSV file" not in str(error):
-                raise
-            if header:
-                raise IngestError(f"{file.path} is empty: it has not even a header") from None
-            return
-        width = len(reader.schema)
-        if width > MAX_COLUMNS:
-            raise IngestError(f"{file.path} has {width} columns; at most {MAX_COLUMNS} can be read")
-        names = tuple(f"c{i}" for i in range(width))
-        records = _Records()
-        try:
-            for batch in reader:
-                block = records.block(names, batch, broken)
-                if header and records.first:
-                    names = tuple(block.columns[i][0].as_py() for i in range(width))
-                    block = _rows(block, names, np.arange(1, len(block.lines)))
-                records.first = False
-                block = _rows(block, names, _filled(block))
-                yield _without_hidden(block, delimiter)
-        except pa.ArrowInvalid as error:
-            if "straddling" not in str(error):
-                raise
-            raise _endless(file, records.line) from None
-        yield Block(
-            names,
-            {i: pa.array([], pa.string()) for i in range(width)},
-            NO_LINES,
-            records.rest(broken),
+    text = _open(fs, file)
+    if text is None:
+        if header:
+            raise IngestError(f"{file.path} is empty: it has not even a header")
+        return
+    try:
+        reader = csv.open_csv(
+            text,
+            read_options=csv.ReadOptions(
+                use_threads=False, block_size=BLOCK_BYTES, autogenerate_column_names=True
+            ),
+            parse_options=csv.ParseOptions(
+                delimiter=delimiter,
+                newlines_in_values=True,
+                ignore_empty_lines=False,
+                invalid_row_handler=wrong,
+            ),
+            convert_options=csv.ConvertOptions(
+                column_types={f"f{i}": pa.string() for i in range(MAX_COLUMNS)},
+            ),
         )
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" not in str(error):
+            raise
+        raise _endless(file, 1) from None  # its first block holds no end of a line
+    width = len(reader.schema)
+    if width > MAX_COLUMNS:
+        raise IngestError(f"{file.path} has {width} columns; at most {MAX_COLUMNS} can be read")
+    names = tuple(f"c{i}" for i in range(width))
+    records = _Records()
+    try:
+        for batch in reader:
+            block = records.block(names, batch, broken)
+            if header and records.first:
+                names = tuple(block.columns[i][0].as_py() for i in range(width))
+                block = _rows(block, names, np.arange(1, len(block.lines)))
+            records.first = False
+            block = _rows(block, names, _filled(block))
+            yield _without_hidden(block, delimiter)
+    except pa.ArrowInvalid as error:
+        if "straddling" not in str(error):
+            raise
+        raise _endless(file, records.line) from None
+    yield Block(
+        names,
+        {i: pa.array([], pa.string()) for i in range(width)},
+        NO_LINES,
+        records.rest(broken),
+    )
+
+
+def _open(fs: pafs.FileSystem, file: SourceFile) -> pa.NativeFile | None:
+    """The text of a file for the parser, None where there is none.
+
+    The parser reads ahead in a thread of its own, and a process that fails meanwhile would hang if
+    that thread ran Python: so only a large file that is not UTF-8 is read through Python. The
+    parser takes one line without an end for no line; a small file gets its end here.
+    """
+    start = b""
+    with closing(open_bytes(fs, file)) as stream:
+        while len(start) < BLOCK_BYTES and (more := stream.read(BLOCK_BYTES - len(start))):
+            start += more
+    refuse_utf16(file, start)
+    if len(start) == BLOCK_BYTES:
+        valid = is_utf8(fs, file)
+        return open_bytes(fs, file) if valid else pa.PythonFile(open_text(fs, file), mode="r")
+    text = start.decode("utf-8", "replace").encode().removeprefix(codecs.BOM_UTF8)
+    return pa.BufferReader(text if text.endswith(b"\n") else text + b"\n") if text else None
 
 
 def _endless(file: SourceFile, line: int) -> IngestError:

@@ -7,7 +7,7 @@ import codecs
 import fnmatch
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -58,8 +58,8 @@ def find_files(path: str) -> tuple[pafs.FileSystem, list[SourceFile]]:
                 deep = len(pattern) > 1
                 found = fs.get_file_info(pafs.FileSelector(full, recursive=deep))
                 return fs, _visible(found, full, pattern)
-    except OSError as error:
-        raise IngestError(f"cannot list {path}: {one_line(error)}") from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise IngestError(f"cannot list {path!r}: {one_line(error)}") from None
     raise IngestError(f"there is no file or folder {path}; check source.path")
 
 
@@ -160,11 +160,34 @@ class Utf8:
 
 
 def open_text(fs: pafs.FileSystem, file: SourceFile) -> Utf8:
-    """The text of a file, plain or .gz or .zst; .gz and .zst are told by the name."""
+    """The text of a file, plain or .gz or .zst."""
+    stream = open_bytes(fs, file)
+    start = stream.read(len(codecs.BOM_UTF16))
+    refuse_utf16(file, start)
+    return Utf8(stream, start)
+
+
+def open_bytes(fs: pafs.FileSystem, file: SourceFile) -> pa.NativeFile:
+    """What a file holds, decompressed; .gz and .zst are told by the name."""
     name = file.path.lower()
     codec = next((codec for suffix, codec in _COMPRESSED.items() if name.endswith(suffix)), None)
-    stream = fs.open_input_stream(file.path, compression=codec)
-    start = stream.read(len(codecs.BOM_UTF16))
-    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    return fs.open_input_stream(file.path, compression=codec)
+
+
+def is_utf8(fs: pafs.FileSystem, file: SourceFile) -> bool:
+    """Whether all of a file's text is UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with closing(open_bytes(fs, file)) as stream:
+        try:
+            while chunk := stream.read(CHUNK_BYTES):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def refuse_utf16(file: SourceFile, start: bytes) -> None:
+    """IngestError where a file begins with the mark of UTF-16."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise IngestError(f"{file.path} line 1: this is UTF-16; write the file as UTF-8")
-    return Utf8(stream, start)
