@@ -7,8 +7,10 @@ night become a snapshot: `histories/` and its catalogue.
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,12 @@ import pyarrow.fs as pafs
 import ray
 
 from jobs.runtime import over_work, ray_session, run_job
+from rum_core.data.blocks import columns_of
 from rum_core.data.catalog import Catalog
 from rum_core.data.formats import read_blocks
 from rum_core.data.grouping import BUCKET_ROWS, Dealt, Grouping, deal, first_users, group
 from rum_core.data.interactions import INTERACTIONS, REJECTED, Work, groups, take_in
-from rum_core.data.ledger import ROWS, Ledger, News, find_news, with_batch
+from rum_core.data.ledger import ROWS, Ledger, News, find_news, with_batch, without
 from rum_core.data.plan import Plan, check_columns, make_plan
 from rum_core.data.snapshots import (
     Manifest,
@@ -108,36 +111,58 @@ def _add(
     said: dict[str, Any] = {**dict.fromkeys(ROWS, 0), "reasons": {}, "batch": None}
     said["rejected_path"] = None
     files = [file for file, _ in news.new]
-    if not files:
-        log.info("no new file in %s", settings.source.path)
-        return before, said
     plan = _plan(settings, fs, files, before)
     if plan is None:
-        if before.files:
-            log.info("the new files hold no line")
-            return before, said
-        raise IngestError(f"{settings.source.path} holds no line; check source.path")
-    staged = store.new_staging()
+        return _nothing_new(settings, store, before, news), said
     end = max(_end_of(settings.night), int(time.time() * MICROSECONDS))
-    work = Work(store, staged, fs, settings.source, plan, end)
-    jobs = [{"files": some, "group": number} for number, some in enumerate(groups(files))]
-    results = over_work(lambda files, group: take_in(work, files, group), jobs)
-    counts = {name: found for result in results for name, found in result["counts"].items()}
-    reasons: Counter[str] = Counter()
-    examples: dict[str, str] = {}
-    for result in results:
-        reasons.update(result["reasons"])
-        examples = {**result["examples"], **examples}
-    said |= {key: sum(found[key] for found in counts.values()) for key in ROWS}
-    said |= {"reasons": dict(reasons), "batch": news.batch}
-    if store.children(f"{staged}/{REJECTED}"):
-        said["rejected_path"] = _move_in(store, staged, REJECTED, news.batch)
-    _refuse_too_many(settings, store, said, examples)
-    _move_in(store, staged, INTERACTIONS, news.batch)
-    ledger = with_batch(before, news, plan, counts, {"night": settings.night.isoformat()})
-    ledger.save(store, before)
-    store.remove(staged)
+    with _staging(store) as staged:
+        work = Work(store, staged, fs, settings.source, plan, end)
+        jobs = [{"files": some, "group": number} for number, some in enumerate(groups(files))]
+        results = over_work(lambda files, group: take_in(work, files, group), jobs)
+        counts = {name: found for result in results for name, found in result["counts"].items()}
+        reasons: Counter[str] = Counter()
+        examples: dict[str, str] = {}
+        for result in results:
+            reasons.update(result["reasons"])
+            examples = {**result["examples"], **examples}
+        said |= {key: sum(found[key] for found in counts.values()) for key in ROWS}
+        if not said["rows_read"]:
+            return _nothing_new(settings, store, before, news), said
+        said |= {"reasons": dict(reasons), "batch": news.batch}
+        if store.children(f"{staged}/{REJECTED}"):
+            said["rejected_path"] = _move_in(store, staged, REJECTED, news.batch)
+        _refuse_too_many(settings, store, said, examples)
+        ledger = with_batch(before, news, plan, counts, {"night": settings.night.isoformat()})
+        if not ledger.rows:
+            raise IngestError(
+                f"none of {said['rows_read']:,} lines is kept; mostly: {_mostly(said, examples)}; "
+                "nothing was taken in, check source.drop"
+            )
+        _move_in(store, staged, INTERACTIONS, news.batch)
+        ledger.save(store, before)
     return ledger, said
+
+
+def _nothing_new(settings: Settings, store: Store, before: Ledger, news: News) -> Ledger:
+    """The list after a night without a new line: that of before, less what files have lost."""
+    if not before.files:
+        raise IngestError(f"{settings.source.path} holds no line; check source.path")
+    log.info("no new line in %s", settings.source.path)
+    ledger = without(before, news.replaced)
+    if news.replaced:
+        ledger.save(store, before)
+    return ledger
+
+
+@contextmanager
+def _staging(store: Store) -> Iterator[str]:
+    """A fresh folder for an attempt, gone when that has ended."""
+    staged = store.new_staging()
+    try:
+        yield staged
+    finally:
+        with suppress(StoreError):
+            store.remove(staged)
 
 
 def _plan(
@@ -145,22 +170,25 @@ def _plan(
 ) -> Plan | None:
     """How the new files are read, from the first that holds anything; None where none does."""
     types = (before.types[0], before.types[1]) if before.types else None
+    names = tuple(before.columns)
+    bad = ""
     for file in files:
-        names = tuple(before.columns)
-        blocks = read_blocks(fs, file, settings.source, names)
-        block = next((b for b in blocks if b.names and b.columns), None)
-        if block is not None:
-            plan = make_plan(settings.source, file, block, types)
-            if before.columns:
-                check_columns(replace(plan, names=names), file, block)
-            return plan
+        for block in read_blocks(fs, file, settings.source, names):
+            if block.names and block.columns:
+                plan = make_plan(settings.source, file, block, types)
+                if before.columns:
+                    check_columns(replace(plan, names=names), file, block)
+                return plan
+            if block.bad.lines and not bad:
+                bad = f"{file.path} line {block.bad.lines[0]}: {block.bad.reasons[0]}"
+    if bad:
+        raise IngestError(f"{bad}, nor is any other line; check source.format")
     return None
 
 
 def _end_of(night: date) -> int:
     """The last microsecond of a night (UTC)."""
-    midnight = datetime(night.year, night.month, night.day, tzinfo=UTC) + timedelta(days=1)
-    return int(midnight.timestamp()) * MICROSECONDS - 1
+    return ((night - date(1970, 1, 1)).days + 1) * 86_400 * MICROSECONDS - 1
 
 
 def _move_in(store: Store, staged: str, table: str, batch: str) -> str:
@@ -177,13 +205,18 @@ def _refuse_too_many(
     share = said["rows_bad"] / max(1, said["rows_read"])
     if share <= settings.source.max_rejected:
         return
-    reasons = {r: n for r, n in said["reasons"].items() if r not in settings.source.drop}
-    reason = max(reasons, key=lambda r: reasons[r])
+    bad = {r: n for r, n in said["reasons"].items() if r not in settings.source.drop}
     raise IngestError(
         f"{share:.1%} of {said['rows_read']:,} lines cannot be used, more than source.max_rejected "
-        f"= {settings.source.max_rejected:g}; mostly: {reason} ({reasons[reason]:,} lines, first "
-        f"{examples[reason]}); see {store.full(said['rejected_path'])}, nothing was taken in"
+        f"= {settings.source.max_rejected:g}; mostly: {_mostly({'reasons': bad}, examples)}; "
+        f"see {store.full(said['rejected_path'])}, nothing was taken in"
     )
+
+
+def _mostly(said: dict[str, Any], examples: dict[str, str]) -> str:
+    """The commonest reason, how often it was one, and where first."""
+    reason, lines = max(said["reasons"].items(), key=lambda found: found[1])
+    return f"{reason} ({lines:,} lines, first {examples[reason]})"
 
 
 def _snapshot(settings: Settings, store: Store, ledger: Ledger) -> Manifest:
@@ -194,22 +227,31 @@ def _snapshot(settings: Settings, store: Store, ledger: Ledger) -> Manifest:
     if former:
         log.info("nothing changed since snapshot %s", former.id)
         return former
-    ordered = settings.source.columns.order is not None or settings.source.format == "rum"
+    ordered = columns_of(settings.source).order is not None
     snapshot_id = f"{night.isoformat()}-{fingerprint([content, night.isoformat()])}"
     buckets = max(1, -(-ledger.rows // BUCKET_ROWS))
-    grouping = Grouping(
-        store=store,
-        staged=store.new_staging(),
-        snapshot=snapshot_id,
-        buckets=buckets,
-        not_after=None if ordered else _end_of(night),
-        repeats=repeats,
-    )
+    not_after = None if ordered else _end_of(night)
+    with _staging(store) as staged:
+        grouping = Grouping(store, staged, snapshot_id, buckets, not_after, repeats)
+        manifest = _grouped(ledger, grouping, night, content)
+    save_manifest(store, manifest)
+    return manifest
+
+
+def _grouped(ledger: Ledger, grouping: Grouping, night: date, content: str) -> Manifest:
+    """Write a snapshot's histories and catalogue; they count once its manifest is saved."""
+    store, buckets, snapshot_id = grouping.store, grouping.buckets, grouping.snapshot
     parts = [
         {"part": part, "files": files, "number": number}
         for number, (part, files) in enumerate(ledger.live(store))
     ]
     dealt: list[Dealt] = over_work(lambda **part: deal(grouping, **part), parts)
+    rows = sum(d.rows for d in dealt)
+    if rows != ledger.rows:
+        raise StoreError(
+            f"{store.full(INTERACTIONS)} holds {rows:,} of the {ledger.rows:,} purchases that were "
+            "taken in; restore it from a backup, or take the log into a new store"
+        )
     hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *(d.users for d in dealt)]))
     if not len(hashes):
         raise IngestError(
@@ -230,7 +272,7 @@ def _snapshot(settings: Settings, store: Store, ledger: Ledger) -> Manifest:
         )
     catalog = replace(catalog, purchases=np.sum([g.purchases for g in grouped], axis=0))
     store.write_table(catalog_path(snapshot_id), catalog.to_table())
-    manifest = Manifest(
+    return Manifest(
         id=snapshot_id,
         night=night.isoformat(),
         content=content,
@@ -242,9 +284,6 @@ def _snapshot(settings: Settings, store: Store, ledger: Ledger) -> Manifest:
         merged=sum(g.merged for g in grouped),
         later=sum(d.later for d in dealt),
     )
-    save_manifest(store, manifest)
-    store.remove(grouping.staged)
-    return manifest
 
 
 def _same_content(store: Store, night: date, content: str) -> Manifest | None:

@@ -4,6 +4,9 @@
 class RumError(Exception):
     """Something the user can mend. `str(error)` is one line; entry points print it and exit 2."""
 
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
 
 def one_line(text: object) -> str:
     """`text` without line breaks, so that it fits where one line is promised."""

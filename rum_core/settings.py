@@ -53,6 +53,8 @@ class Columns(Section):
     @field_validator("*", mode="before")
     @classmethod
     def _position(cls, value: object) -> object:
+        if isinstance(value, bool) or (isinstance(value, int) and value < 0):
+            raise ValueError("give a column's name, or its position counted from 0")
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """Blocks of raw rows: what every format is turned into before it is cleaned."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,9 +67,14 @@ def position(names: tuple[str, ...], column: int | str, role: str, file: SourceF
 
 
 def mentioned(drop: tuple[str, ...], names: tuple[str, ...]) -> list[int]:
-    """Places of the columns whose names occur in the filter conditions."""
+    """Places of the columns whose names occur in the filter conditions.
+
+    SQL knows no case: a name that two columns share is none that a condition can use.
+    """
     text = " ".join(drop).lower()
-    return [i for i, name in enumerate(names) if name and name.lower() in text]
+    lower = [name.lower() for name in names]
+    times = Counter(lower)
+    return [i for i, name in enumerate(lower) if name and times[name] == 1 and name in text]
 
 
 def wanted(source: Source, names: tuple[str, ...], file: SourceFile) -> list[int]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from rum_core import schema
 from rum_core.data.blocks import Block
-from rum_core.data.columns import as_mask, integers, moments, plain
+from rum_core.data.columns import as_mask, as_text, integers, moments, plain, whole
 from rum_core.data.plan import Plan, evaluate
 
 ID_BYTES = 1024
@@ -43,9 +43,9 @@ def clean(block: Block, plan: Plan, not_after: int) -> Cleaned:
             broken = pc.match_substring(columns[place], "\ufffd")
             verdict.add(as_mask(broken), "bad", "text is not UTF-8")
     if plan.drop and len(block.lines):
-        met = evaluate(plan.drop, plan, columns)
-        for rule, mask in zip(plan.drop, met, strict=True):
-            verdict.add(mask, "rule", rule)
+        for rule, (met, failed) in zip(plan.drop, evaluate(plan.drop, plan, columns), strict=True):
+            verdict.add(failed, "bad", f"source.drop condition {rule!r} fails on it")
+            verdict.add(met, "rule", rule)
     users = _ids(columns[plan.user], plan.types[0], "user", verdict)
     items = _ids(columns[plan.item], plan.types[1], "item", verdict)
     when = _when(columns[plan.moment], plan.unit, not_after, verdict)
@@ -59,7 +59,9 @@ def clean(block: Block, plan: Plan, not_after: int) -> Cleaned:
         schema.LINE: pa.array(block.lines[keep]),
     }
     if plan.invoice is not None:
-        kept[schema.INVOICE] = columns[plan.invoice].take(rows).cast(pa.string())
+        invoice = as_text(columns[plan.invoice].take(rows))
+        none = pc.equal(pc.binary_length(invoice), 0)
+        kept[schema.INVOICE] = pc.if_else(none, pa.scalar(None, pa.string()), invoice)
     else:
         kept[schema.INVOICE] = pa.nulls(len(keep), pa.string())
     return Cleaned(pa.table(kept), _rejected(block, columns, verdict))
@@ -83,12 +85,13 @@ def _ids(column: pa.Array, wanted: pa.DataType, what: str, verdict: _Verdict) ->
         column = column.cast(wanted)
     if pa.types.is_integer(column.type):
         verdict.add(as_mask(pc.is_null(column)), "bad", f"{what} id is empty")
-        return pc.fill_null(column.cast(pa.int64()), 0).cast(wanted)
+        values, fits = whole(column)
+        verdict.add(~fits, "bad", f"{what} id is larger than 2^63 - 1")
+        return pa.array(values).cast(wanted)
     column = pc.fill_null(column, "")
     length = pc.binary_length(column).to_numpy(zero_copy_only=False)
     verdict.add(length == 0, "bad", f"{what} id is empty")
-    for rows in [np.flatnonzero((length > 0) & (length <= 8))]:
-        _refuse_lost(column, rows, what, verdict)
+    _refuse_lost(column, np.flatnonzero((length > 0) & (length <= 8)), what, verdict)
     verdict.add(length > ID_BYTES, "bad", f"{what} id is longer than {ID_BYTES:,} bytes")
     if wanted == pa.string():
         return column
@@ -120,7 +123,7 @@ def _when(column: pa.Array, unit: str, not_after: int, verdict: _Verdict) -> np.
 
 def _rejected(block: Block, columns: dict[int, pa.Array], verdict: _Verdict) -> pa.Table:
     rows = np.flatnonzero(verdict.code)
-    fields = [pc.fill_null(c.take(pa.array(rows)).cast(pa.string()), "") for c in columns.values()]
+    fields = [pc.fill_null(as_text(c.take(pa.array(rows))), "") for c in columns.values()]
     joined = pc.binary_join_element_wise(*fields, ",") if len(rows) else pa.array([], pa.string())
     kinds = pa.array([kind for kind, _ in verdict.reasons])
     reasons = pa.array([reason for _, reason in verdict.reasons])

@@ -12,16 +12,33 @@ import pyarrow.compute as pc
 _FACTOR = {"s": 1_000_000, "ms": 1000, "us": 1}
 _FAR = 2**62
 _INTEGER = r"^\s*-?\d{1,18}\s*$"
+_LONG_INTEGER = r"^\s*-?\d{19,40}\s*$"
 _DECIMAL = r"^\s*-?\d{1,18}(\.\d*)?([eE][+-]?\d{1,2})?\s*$"
 
 
 def plain(column: pa.Array) -> pa.Array:
-    """A column with text as string, dictionaries and large types undone."""
+    """A column with text as string, dictionaries and large types undone, not UTF-8 as U+FFFD."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
         column = column.cast(pa.string())
+    if pa.types.is_string(column.type):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            raw = column.cast(pa.binary()).to_pylist()
+            text = [None if value is None else value.decode("utf-8", "replace") for value in raw]
+            column = pa.array(text, pa.string())
     return column
+
+
+def as_text(column: pa.Array) -> pa.Array:
+    """A column of any type as string; what has no text of its own as Python shows it."""
+    try:
+        return plain(column.cast(pa.string()))
+    except pa.ArrowException:
+        shown = [None if value is None else str(value) for value in column.to_pylist()]
+        return pa.array(shown, pa.string())
 
 
 def as_mask(condition: pa.Array) -> np.ndarray:
@@ -31,15 +48,31 @@ def as_mask(condition: pa.Array) -> np.ndarray:
 
 
 def integers(text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Values (N,) int64 and which of them (N,) are integers."""
+    """Values (N,) int64 and which of them (N,) are integers of this size, 0 where not."""
     try:
+        if pc.any(pc.match_substring(text, "x", ignore_case=True)).as_py():
+            raise pa.ArrowInvalid("0x10 is no integer here")
         return text.cast(pa.int64()).to_numpy(zero_copy_only=False), np.ones(len(text), dtype=bool)
     except pa.ArrowInvalid:
         good = as_mask(pc.match_substring_regex(text, _INTEGER))
         values = np.zeros(len(text), dtype=np.int64)
         fine = pc.utf8_trim_whitespace(text.filter(pa.array(good)))
         values[good] = fine.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        for row in np.flatnonzero(as_mask(pc.match_substring_regex(text, _LONG_INTEGER))):
+            value = int(text[int(row)].as_py())
+            if -(2**63) <= value < 2**63:
+                values[row], good[row] = value, True
         return values, good
+
+
+def whole(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """An integer column as (N,) int64, and which of them (N,) fit; 0 where not or null."""
+    fits = np.ones(len(column), dtype=bool)
+    if pa.types.is_uint64(column.type):
+        beyond = pc.greater(column, pa.scalar(2**63 - 1, pa.uint64()))
+        fits = ~as_mask(beyond)
+        column = pc.if_else(beyond, pa.scalar(0, pa.uint64()), column)
+    return filled(column.cast(pa.int64())), fits
 
 
 def moments(column: pa.Array, unit: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,11 +84,11 @@ def moments(column: pa.Array, unit: str) -> tuple[np.ndarray, np.ndarray, np.nda
     if pa.types.is_string(kind):
         empty = pc.or_kleene(empty, pc.equal(pc.binary_length(column), 0))
         values, good = _from_text(pc.fill_null(column, ""), unit)
-    elif pa.types.is_temporal(kind) and unit != "order":
-        us = column.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False)
-        values, good = filled(us.cast(pa.int64())), np.ones(len(column), dtype=bool)
+    elif (pa.types.is_timestamp(kind) or pa.types.is_date(kind)) and unit != "order":
+        values, good = _from_moments(column), np.ones(len(column), dtype=bool)
     elif pa.types.is_integer(kind):
-        values, good = _scaled(filled(column.cast(pa.int64())), unit)
+        values, good = whole(column)
+        values = _scaled(values, unit)
     elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         values, good = _rounded(filled(column.cast(pa.float64())), unit)
     else:
@@ -73,20 +106,29 @@ def _from_text(text: pa.Array, unit: str) -> tuple[np.ndarray, np.ndarray]:
         return _from_iso(text)
     values, good = integers(text)
     if good.all() or unit == "order":
-        return _scaled(values, unit)[0], good
+        return _scaled(values, unit), good
     decimal = as_mask(pc.match_substring_regex(text, _DECIMAL)) & ~good
-    values, _ = _scaled(values, unit)
+    values = _scaled(values, unit)
     fine = pc.utf8_trim_whitespace(text.filter(pa.array(decimal)))
     values[decimal], _ = _rounded(filled(fine.cast(pa.float64())), unit)
     return values, good | decimal
 
 
-def _scaled(values: np.ndarray, unit: str) -> tuple[np.ndarray, np.ndarray]:
-    good = np.ones(len(values), dtype=bool)
-    if unit == "order":
-        return values, good
-    factor = _FACTOR.get(unit, 1_000_000)
-    return np.clip(values, -_FAR // factor, _FAR // factor) * factor, good
+def _from_moments(column: pa.Array) -> np.ndarray:
+    if pa.types.is_date32(column.type):
+        return _multiplied(filled(column.cast(pa.int32())).astype(np.int64), 86_400_000_000)
+    unit = "ms" if pa.types.is_date64(column.type) else column.type.unit
+    values = filled(column.cast(pa.int64()))
+    return values // 1000 if unit == "ns" else _multiplied(values, _FACTOR[unit])
+
+
+def _scaled(values: np.ndarray, unit: str) -> np.ndarray:
+    return values if unit == "order" else _multiplied(values, _FACTOR.get(unit, 1_000_000))
+
+
+def _multiplied(values: np.ndarray, factor: int) -> np.ndarray:
+    """A time so far away that it does not fit stays far away."""
+    return np.asarray(np.clip(values, -_FAR // factor, _FAR // factor) * factor)
 
 
 def _rounded(values: np.ndarray, unit: str) -> tuple[np.ndarray, np.ndarray]:

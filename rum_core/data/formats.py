@@ -61,7 +61,10 @@ def _movielens(fs: pafs.FileSystem, file: SourceFile, source: Source) -> Iterato
         return
     for block in read_delimited(fs, file, ":", False):  # user::item::rating::time has empty fields
         columns = {i // 2: c for i, c in block.columns.items() if i % 2 == 0}
-        yield Block(block.names[: len(columns)], columns, block.lines, block.bad)
+        ours, theirs = f"({len(columns)} expected)", f"({len(block.columns)} expected)"
+        reasons = [reason.replace(theirs, ours) for reason in block.bad.reasons]
+        bad = Bad(block.bad.lines, reasons, block.bad.contents)
+        yield Block(block.names[: len(columns)], columns, block.lines, bad)
 
 
 def _text_lines(stream: Utf8, file: SourceFile) -> Iterator[tuple[int, list[bytes]]]:
@@ -109,14 +112,19 @@ def _jsonl(
 
 def _json_column(values: list[Any]) -> pa.Array:
     """int64 where every value is an integer of that size, else text; null where there is none."""
-    kinds = {type(value) for value in values}
-    if kinds == {int} and all(-(2**63) <= value < 2**63 for value in values):
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds == {int} and all(v is None or -(2**63) <= v < 2**63 for v in values):
         return pa.array(values, pa.int64())
-    if not kinds <= {str, type(None)}:
-        values = [
-            v if v is None or isinstance(v, str) else orjson.dumps(v).decode() for v in values
-        ]
-    return pa.array(values, pa.string())
+    return pa.array([_json_text(value) for value in values], pa.string())
+
+
+def _json_text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # nested deeper than it writes
+        return None
 
 
 def _parquet(fs: pafs.FileSystem, file: SourceFile, source: Source) -> Iterator[Block]:
@@ -142,7 +150,7 @@ def _rum(fs: pafs.FileSystem, file: SourceFile, source: Source) -> Iterator[Bloc
             rows: list[tuple[int, str, str, str]] = []
             for line, text in enumerate(texts, first):
                 user, comma, purchases = text.decode().strip().partition(",")
-                if not user or (line == 1 and ":" not in purchases):  # the line `max user,max item`
+                if not user + comma or (line == 1 and _is_sizes(user, purchases)):
                     continue
                 if not comma:
                     bad.add(line, "not user,item:rating:position@...", user)
@@ -155,6 +163,11 @@ def _rum(fs: pafs.FileSystem, file: SourceFile, source: Source) -> Iterator[Bloc
             lines, *columns = zip(*rows, strict=True) if rows else ((), (), (), ())
             arrays = {i: pa.array(column, pa.string()) for i, column in enumerate(columns)}
             yield Block(names, arrays, np.array(lines, dtype=np.int64), bad)
+
+
+def _is_sizes(users: str, items: str) -> bool:
+    """Whether a line is the first of the paper's files, `max user,max item`."""
+    return users.removeprefix("\ufeff").isdecimal() and items.isdecimal()
 
 
 _READERS: dict[str, Callable[[pafs.FileSystem, SourceFile, Source], Iterator[Block]]] = {

@@ -20,6 +20,7 @@ from rum_core.data.snapshots import folder
 from rum_core.store.layout import Store
 
 BUCKET_ROWS = 1_500_000
+READ_ROWS = 1_000_000  # of a part, at a time
 COLUMNS = [
     schema.USER_ID,
     schema.ITEM_ID,
@@ -48,12 +49,29 @@ class Dealt:
 
     items: pa.Array  # distinct ids
     users: np.ndarray  # (n,) uint64 hashes of the distinct users
-    later: int  # rows after the night
+    rows: int  # live rows
+    later: int  # of them after the night
 
 
 def deal(grouping: Grouping, part: str, files: list[str], number: int) -> Dealt:
     """Stage one: the rows of the live `files` in a part, dealt to the buckets."""
-    rows = _live(grouping.store.read_table(part, COLUMNS), files)
+    store = grouping.store
+    with store.telling(part, "read"), store.fs.open_input_file(store.full(part)) as file:
+        parquet = pq.ParquetFile(file)
+        dealt = [
+            _deal(grouping, _live(pa.Table.from_batches([rows]), files), f"{number:05d}-{piece}")
+            for piece, rows in enumerate(parquet.iter_batches(READ_ROWS, columns=COLUMNS))
+        ]
+        items = parquet.schema_arrow.field(schema.ITEM_ID).type
+    return Dealt(
+        pc.unique(pa.chunked_array([d.items for d in dealt], items)),
+        np.unique(np.concatenate([np.zeros(0, np.uint64), *(d.users for d in dealt)])),
+        sum(d.rows for d in dealt),
+        sum(d.later for d in dealt),
+    )
+
+
+def _deal(grouping: Grouping, rows: pa.Table, name: str) -> Dealt:
     total = len(rows)
     if grouping.not_after is not None:
         rows = rows.filter(pc.less_equal(rows[schema.TIME], grouping.not_after))
@@ -62,7 +80,7 @@ def deal(grouping: Grouping, part: str, files: list[str], number: int) -> Dealt:
     bucket = bucket_of(hashes, grouping.buckets)[users.indices.to_numpy()]
     for b in np.unique(bucket):
         piece = rows.filter(pa.array(bucket == b)) if grouping.buckets > 1 else rows
-        path = f"{_bucket(grouping, int(b))}/part-{number:05d}.parquet"
+        path = f"{_bucket(grouping, int(b))}/part-{name}.parquet"
         grouping.store.make_parent(path)
         with grouping.store.telling(path, "write"):
             pq.write_table(
@@ -72,7 +90,7 @@ def deal(grouping: Grouping, part: str, files: list[str], number: int) -> Dealt:
                 compression="lz4",
                 use_dictionary=[schema.FILE, schema.INVOICE, schema.ITEM_ID, schema.USER_ID],
             )
-    return Dealt(pc.unique(rows[schema.ITEM_ID]), hashes, total - len(rows))
+    return Dealt(pc.unique(rows[schema.ITEM_ID]), hashes, total, total - len(rows))
 
 
 def bucket_of(hashes: np.ndarray, buckets: int) -> np.ndarray:
@@ -143,7 +161,7 @@ def _live(rows: pa.Table, files: list[str]) -> pa.Table:
 
 
 def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    return one_chunk(column).dictionary_encode()
+    return one_chunk(column.dictionary_encode())
 
 
 def _order(user: np.ndarray, time: np.ndarray, rows: pa.Table, item: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from rum_core.data.cleaning import clean
 from rum_core.data.formats import read_blocks
 from rum_core.data.ledger import ROWS
 from rum_core.data.plan import Plan, check_columns
-from rum_core.data.sources import IngestError, SourceFile
+from rum_core.data.sources import IngestError, SourceFile, telling
 from rum_core.settings import Source
 from rum_core.store.layout import Store
 
@@ -65,7 +65,8 @@ def take_in(work: Work, files: list[SourceFile], group: int) -> dict[str, Any]:
                 check_columns(work.plan, file, block)
                 if not len(block.lines) and not block.bad.lines:
                     continue
-                cleaned = clean(block, work.plan, work.not_after)
+                with telling(file):
+                    cleaned = clean(block, work.plan, work.not_after)
                 kept.add(cleaned.kept, file, schema.interactions(*work.plan.types))
                 rejected.add(cleaned.rejected, file, schema.REJECTED)
                 tally["rows_read"] += len(block.lines) + len(block.bad.lines)

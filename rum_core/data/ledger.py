@@ -4,7 +4,7 @@
 that it does not name is a leftover. A file is known by its name and its checksum.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rum_core.data.blocks import columns_of
@@ -86,6 +86,7 @@ class News:
     new: list[tuple[SourceFile, str]]  # with their checksums
     known: list[str]
     repeats: list[tuple[str, str]]  # a file, and the one it repeats
+    replaced: list[str]  # files whose old lines no longer count
 
     @property
     def batch(self) -> str:
@@ -95,29 +96,44 @@ class News:
 
 def find_news(ledger: Ledger, files: list[tuple[SourceFile, str]], changed: str) -> News:
     """Sort files with their checksums. IngestError for a changed file where `changed` is "stop"."""
-    news = News([], [], [])
-    taken = {entry["sha256"]: name for name, entry in ledger.files.items()}
+    news = News([], [], [], [])
     for file, checksum in files:
         entry = ledger.files.get(file.name)
         if entry and entry["sha256"] == checksum:
             news.known.append(file.name)
-        elif checksum in taken:
-            news.repeats.append((file.name, taken[checksum]))
         elif entry and changed == "stop":
             raise IngestError(
                 f"{file.path} was taken in before and has changed since; put the old file back, or "
                 'set source.changed = "replace" to let its new lines replace the old ones'
             )
+        elif entry:
+            news.replaced.append(file.name)
+    standing = without(ledger, news.replaced)  # a rotated log's old lines are found under new names
+    taken = {entry["sha256"]: name for name, entry in standing.files.items()}
+    for file, checksum in files:
+        if file.name in standing.files:
+            continue
+        if checksum in taken:
+            news.repeats.append((file.name, taken[checksum]))
         else:
             news.new.append((file, checksum))
             taken[checksum] = file.name
     return news
 
 
+def without(ledger: Ledger, names: list[str]) -> Ledger:
+    """The list without these files."""
+    files = {name: entry for name, entry in ledger.files.items() if name not in set(names)}
+    return replace(ledger, files=files)
+
+
 def with_batch(
     ledger: Ledger, news: News, plan: Plan, counts: dict[str, dict[str, int]], about: dict[str, Any]
 ) -> Ledger:
-    """The list as it is once the new files count; `counts` holds the rows of each."""
+    """The list as it is once the new files count; `counts` holds the rows of each.
+
+    A file without a row is not listed: once it has some it is a new one.
+    """
     entries = {
         file.name: {
             "size": file.size,
@@ -127,13 +143,14 @@ def with_batch(
             **counts[file.name],
         }
         for file, checksum in news.new
+        if counts[file.name]["rows_read"]
     }
     totals = {key: sum(found[key] for found in counts.values()) for key in ROWS}
     return Ledger(
         ledger.source,
         list(plan.names),
         [plan.user_type, plan.item_type],
-        {**ledger.files, **entries},
+        {**without(ledger, news.replaced).files, **entries},
         {**ledger.batches, news.batch: {**about, **totals, "files": len(entries)}},
     )
 

@@ -9,9 +9,10 @@ from functools import cache
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rum_core.data.blocks import Block, columns_of, mentioned, position
-from rum_core.data.columns import as_mask, plain
+from rum_core.data.columns import as_mask, as_text, plain
 from rum_core.data.sources import IngestError, SourceFile
 from rum_core.errors import one_line
 from rum_core.settings import Source
@@ -81,7 +82,7 @@ def make_plan(
         typed=source.format == "parquet",
     )
     for rule in plan.drop:  # one at a time, so that an error names the rule
-        evaluate((rule,), plan, {i: pa.array([], pa.string()) for i in range(len(names))})
+        _check_rule(rule, plan)
     return plan
 
 
@@ -123,26 +124,42 @@ def _listed(word: str, names: list[str]) -> str:
     return f" {word} {one_line(', '.join(names[:10]))[:200]}" if names else ""
 
 
-def evaluate(rules: tuple[str, ...], plan: Plan, columns: dict[int, pa.Array]) -> list[np.ndarray]:
-    """Rows (N,) bool that meet each SQL condition over the raw columns as text."""
+def evaluate(
+    rules: tuple[str, ...], plan: Plan, columns: dict[int, pa.Array]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each SQL condition over the raw columns as text, rows (N,) bool that meet it, and rows
+    on which it fails, such as a cast of what is no number."""
+    met = [f"try(coalesce(({rule}\n), false)) as met{n}" for n, rule in enumerate(rules)]
+    found = _select(", ".join(met), rules, plan, columns)
+    return [(as_mask(column), as_mask(pc.is_null(column))) for column in found.columns]
+
+
+def _check_rule(rule: str, plan: Plan) -> None:
+    """IngestError for a rule that is no condition, before the long work starts."""
+    none = {i: pa.array([], pa.string()) for i in range(len(plan.names))}
+    kind = _select(f"({rule}\n) as met", (rule,), plan, none).schema.field(0).type
+    if not pa.types.is_boolean(kind):
+        raise IngestError(f"source.drop condition {rule!r} gives {kind}, not true or false a line")
+    evaluate((rule,), plan, none)
+
+
+def _select(
+    what: str, rules: tuple[str, ...], plan: Plan, columns: dict[int, pa.Array]
+) -> pa.Table:
     places = {plan.names[i]: i for i in plan.mentioned} or {plan.names[plan.user]: plan.user}
-    raw = pa.table({name: columns[i].cast(pa.string()) for name, i in places.items()})
-    columns_met = ", ".join(f"({rule}\n) as met{n}" for n, rule in enumerate(rules))
+    raw = pa.table({name: as_text(columns[i]) for name, i in places.items()})
     named = " and ".join(repr(rule) for rule in rules)
     db = _database()
     try:
         db.register("raw", raw)
-        found = db.sql(f"select {columns_met} from raw").to_arrow_table()
+        found = db.sql(f"select {what} from raw").to_arrow_table()
     except duckdb.Error as error:
         raise IngestError(f"source.drop condition {named} fails: {_short(error)}") from None
     finally:
         db.unregister("raw")
-    for column in found.columns:
-        if not pa.types.is_boolean(column.type) or len(found) != len(raw):
-            raise IngestError(
-                f"source.drop condition {named} gives {column.type}, not true or false a line"
-            )
-    return [as_mask(column) for column in found.columns]
+    if len(found) != len(raw) or len(found.columns) != len(rules):
+        raise IngestError(f"source.drop condition {named} is not one condition a line")
+    return found
 
 
 @cache

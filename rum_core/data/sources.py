@@ -7,7 +7,7 @@ import codecs
 import fnmatch
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -58,8 +58,8 @@ def find_files(path: str) -> tuple[pafs.FileSystem, list[SourceFile]]:
                 deep = len(pattern) > 1
                 found = fs.get_file_info(pafs.FileSelector(full, recursive=deep))
                 return fs, _visible(found, full, pattern)
-    except OSError as error:
-        raise IngestError(f"cannot list {path}: {one_line(error)}") from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise IngestError(f"cannot list {path!r}: {one_line(error)}") from None
     raise IngestError(f"there is no file or folder {path}; check source.path")
 
 
@@ -117,12 +117,13 @@ def telling(file: SourceFile) -> Iterator[None]:
 
 
 class Utf8:
-    """A stream whose invalid bytes become U+FFFD, so that every parser sees UTF-8."""
+    """A stream whose invalid bytes become U+FFFD and whose last line ends, for every parser."""
 
-    def __init__(self, stream: pa.NativeFile) -> None:
+    def __init__(self, stream: pa.NativeFile, start: bytes) -> None:
         self._stream = stream
-        self._tail = b""
+        self._tail = start  # read already, not given yet
         self._ready = b""
+        self._end = b""  # what the last line lacks
         self.closed = False
 
     def read(self, size: int) -> bytes:
@@ -146,6 +147,10 @@ class Utf8:
             text, good = codecs.utf_8_decode(data, "replace", not chunk)
             valid = text.encode()
         self._tail = data[good:]
+        if valid:
+            self._end = b"" if valid.endswith(b"\n") else b"\n"
+        elif not chunk:
+            valid, self._end = self._end, b""
         return valid or (self._more() if chunk else b"")
 
     def close(self) -> None:
@@ -155,7 +160,34 @@ class Utf8:
 
 
 def open_text(fs: pafs.FileSystem, file: SourceFile) -> Utf8:
-    """The text of a file, plain or .gz or .zst; .gz and .zst are told by the name."""
+    """The text of a file, plain or .gz or .zst."""
+    stream = open_bytes(fs, file)
+    start = stream.read(len(codecs.BOM_UTF16))
+    refuse_utf16(file, start)
+    return Utf8(stream, start)
+
+
+def open_bytes(fs: pafs.FileSystem, file: SourceFile) -> pa.NativeFile:
+    """What a file holds, decompressed; .gz and .zst are told by the name."""
     name = file.path.lower()
     codec = next((codec for suffix, codec in _COMPRESSED.items() if name.endswith(suffix)), None)
-    return Utf8(fs.open_input_stream(file.path, compression=codec))
+    return fs.open_input_stream(file.path, compression=codec)
+
+
+def is_utf8(fs: pafs.FileSystem, file: SourceFile) -> bool:
+    """Whether all of a file's text is UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with closing(open_bytes(fs, file)) as stream:
+        try:
+            while chunk := stream.read(CHUNK_BYTES):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def refuse_utf16(file: SourceFile, start: bytes) -> None:
+    """IngestError where a file begins with the mark of UTF-16."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise IngestError(f"{file.path} line 1: this is UTF-16; write the file as UTF-8")

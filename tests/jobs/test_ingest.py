@@ -1,0 +1,437 @@
+"""jobs/ingest.py from files to histories: formats, nights, rules, order and counts."""
+
+import json
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import ingest
+from rum_core.data import delimited, formats, grouping, interactions
+from rum_core.data.ledger import LEDGER
+from rum_core.store.layout import Store
+from tests.jobs.conftest import HEADER, NIGHT, Shop
+
+DAY = 86_400
+T0 = 1_704_067_200  # 2024-01-01
+US = 1_000_000
+
+PURCHASES = [(f"u{n % 3}", f"i{n % 5}", T0 + 1000 * n) for n in range(20)]
+
+
+def csv(rows, header=HEADER):
+    return header + "".join(f"{u},{i},{t}\n" for u, i, t in rows)
+
+
+def expected(rows):
+    found = {}
+    for user, item, time in sorted(rows, key=lambda row: row[2]):
+        found.setdefault(user, []).append((item, time * US))
+    return found
+
+
+def tsv_file(shop):
+    shop.write("log.tsv", csv(PURCHASES).replace(",", "\t"))
+    return ["--source.format", "tsv"]
+
+
+def jsonl_file(shop):
+    rows = [{"time": t, "x": None, "user_id": u, "item_id": i} for u, i, t in PURCHASES]
+    shop.write("log.jsonl.zst", "\n".join(map(json.dumps, rows)))
+    return ["--source.format", "jsonl"]
+
+
+def parquet_file(shop):
+    shop.log.mkdir()
+    users, items, times = zip(*PURCHASES, strict=True)
+    table = pa.table({"item_id": items, "user_id": users, "time": pa.array(times, pa.int64())})
+    pq.write_table(table, shop.log / "log.parquet", row_group_size=3)
+    return ["--source.format", "parquet"]
+
+
+def gz_file(shop):
+    shop.write("log.csv.gz", csv(PURCHASES))
+    return []
+
+
+def zst_file(shop):
+    shop.write("log.csv.ZST", csv(PURCHASES))
+    (shop.log / "log.csv.ZST").write_bytes(
+        pa.compress(csv(PURCHASES).encode(), codec="zstd", asbytes=True)
+    )
+    return []
+
+
+def headerless_file(shop):
+    rows = "".join(f"{u},{i},5.0,{t}\n" for u, i, t in PURCHASES)
+    shop.write("ratings.csv", rows.rstrip("\n"))
+    shop.flags = []
+    places = ["--source.columns.user", "0", "--source.columns.item", "1"]
+    return ["--no-source.header", *places, "--source.columns.time", "3"]
+
+
+def milliseconds_file(shop):
+    shop.write("log.csv", csv((u, i, t * 1000) for u, i, t in PURCHASES))
+    return ["--source.time-unit", "ms"]
+
+
+def text_file(shop):
+    stamps = [(u, i, pa.scalar(t, pa.timestamp("s")).as_py()) for u, i, t in PURCHASES]
+    shop.write("log.csv", csv((u, i, f"{t:%Y-%m-%dT%H:%M:%S}Z") for u, i, t in stamps))
+    return ["--source.time-unit", "text"]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        tsv_file,
+        jsonl_file,
+        parquet_file,
+        gz_file,
+        zst_file,
+        headerless_file,
+        milliseconds_file,
+        text_file,
+    ],
+)
+def test_every_format_gives_the_same_histories(shop: Shop, write) -> None:
+    assert shop.night(*write(shop)) == 0
+    assert shop.histories() == expected(PURCHASES)
+    assert shop.rejected() == []
+
+
+@pytest.mark.parametrize("where", ["{}", "{}/", "{}/*.csv", "{}/a.csv", "file://{}", "{}/../*/a.*"])
+def test_a_file_a_folder_a_glob_and_a_uri(shop: Shop, where: str) -> None:
+    shop.write("a.csv", csv(PURCHASES))
+    (shop.log / ".hidden.csv").write_text("x")
+    (shop.log / "_SUCCESS").write_text("")
+    (shop.log / "deeper").mkdir()
+    assert shop.night(source=where.format(shop.log)) == 0
+    assert shop.histories() == expected(PURCHASES)
+
+
+@pytest.mark.parametrize("name", ["u.data", "ratings.dat"])
+def test_movielens_as_published(shop: Shop, name: str) -> None:
+    between = "\t" if name == "u.data" else "::"
+    rows = [(196, 242, 3, T0 + 5), (186, 302, 3, T0), (196, 51, 1, T0 + 1)]
+    shop.write(name, "".join(between.join(map(str, row)) + "\n" for row in rows))
+    shop.flags = ["--source.format", "movielens"]
+    assert shop.night() == 0
+    assert shop.items() == {196: [51, 242], 186: [302]}
+
+
+def test_the_papers_files_train_and_test_together(shop: Shop) -> None:
+    shop.write("train.txt.gz", "3,9\n1,7:5.0:0@9:1.0:1\n2,7:4.0:0\n")
+    shop.write("test.txt.gz", "3,9\n1,3:5.0:2\n2,5:4.0:1@3:2.0:2\n")
+    shop.flags = ["--source.format", "rum"]
+    assert shop.night() == 0
+    assert shop.items() == {1: [7, 9, 3], 2: [7, 5, 3]}
+
+
+def test_an_order_column_where_there_are_no_times(shop: Shop) -> None:
+    shop.write("a.csv", "user_id,item_id,pos\nu,b,2\nu,c,10\nu,a,-1\n")
+    shop.flags = ["--source.columns.order", "pos"]
+    assert shop.night(day="1980-01-01") == 0
+    assert shop.histories("1980-01-01") == {"u": [("a", -1), ("b", 2), ("c", 10)]}
+
+
+def test_a_second_night_reads_only_what_is_new_and_late_lines_find_their_place(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.write("1.csv", csv(PURCHASES[::2]))
+    assert shop.night(day="2024-01-30") == 0
+    read = []
+    read_blocks = interactions.read_blocks
+    monkeypatch.setattr(
+        interactions, "read_blocks", lambda fs, f, *a: read.append(f.name) or read_blocks(fs, f, *a)
+    )
+    shop.write("2.csv", csv(PURCHASES[1::2]))
+    assert shop.night() == 0
+    assert read == ["2.csv"]
+    assert shop.histories() == expected(PURCHASES)
+    assert shop.histories("2024-01-30") == expected(PURCHASES[::2])
+    record = shop.record()
+    assert (record["files_new"], record["files_known"], record["rows_read"]) == (1, 1, 10)
+    assert record["purchases"] == 20
+
+
+def test_a_night_without_anything_new_keeps_the_snapshot(shop: Shop) -> None:
+    shop.write("1.csv", csv(PURCHASES))
+    assert shop.night() == 0
+    first = shop.record()
+    assert shop.night(day="2024-02-01") == 0
+    assert shop.record("2024-02-01")["snapshot"] == first["snapshot"]
+    assert shop.record("2024-02-01")["rows_read"] == 0
+
+
+def test_purchases_after_the_night_wait_for_theirs(shop: Shop) -> None:
+    last = T0 + DAY - 1
+    rows = [
+        ("u", "a", T0),
+        ("u", "b", f"{last}.999999"),
+        ("u", "c", last + 1),
+        ("v", "a", last + 1),
+    ]
+    shop.write("1.csv", csv(rows))
+    assert shop.night(day="2024-01-01") == 0
+    assert shop.items("2024-01-01") == {"u": ["a", "b"]}
+    assert shop.record("2024-01-01")["later"] == 2
+    assert shop.night(day="2024-01-02") == 0
+    assert shop.items("2024-01-02") == {"u": ["a", "b", "c"], "v": ["a"]}
+    assert shop.night(day="2024-01-01") == 0  # again, after the later one
+    assert shop.items("2024-01-01") == {"u": ["a", "b"]}
+    assert shop.items("2024-01-02") == {"u": ["a", "b", "c"], "v": ["a"]}
+
+
+def test_a_changed_file_stops_the_night_or_replaces_its_lines(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.write("1.csv", csv(PURCHASES[:8]))
+    shop.write("2.csv", csv(PURCHASES[8:]))
+    assert shop.night() == 0
+    shop.write("1.csv", csv(PURCHASES[:4]))
+    assert shop.night() == 2
+    assert f"{shop.log}/1.csv was taken in before and has changed" in capsys.readouterr().err
+    assert shop.histories() == expected(PURCHASES)
+    assert shop.night("--source.changed", "replace") == 0
+    assert shop.histories() == expected(PURCHASES[:4] + PURCHASES[8:])
+    shop.write("1.csv", csv(PURCHASES[:8]))  # and back: the batch has an id of before
+    assert shop.night("--source.changed", "replace") == 0
+    assert shop.histories() == expected(PURCHASES)
+
+
+def test_a_file_that_loses_all_its_lines_loses_its_purchases(shop: Shop) -> None:
+    shop.write("1.csv", csv(PURCHASES[:8]))
+    shop.write("2.csv", csv(PURCHASES[8:]))
+    assert shop.night() == 0
+    shop.write("1.csv", HEADER)
+    assert shop.night("--source.changed", "replace") == 0
+    assert shop.histories() == expected(PURCHASES[8:])
+    shop.write("1.csv", csv(PURCHASES[:2]))  # not changed: a file without a line was never taken in
+    assert shop.night() == 0
+    assert shop.histories() == expected(PURCHASES[:2] + PURCHASES[8:])
+
+
+def test_a_repeated_file_counts_once(shop: Shop) -> None:
+    shop.write("1.csv", csv(PURCHASES))
+    shop.write("copy.csv", csv(PURCHASES))
+    assert shop.night() == 0
+    assert shop.record()["files_repeated"] == 1
+    shop.write("another copy.csv", csv(PURCHASES))
+    assert shop.night() == 0
+    assert shop.histories() == expected(PURCHASES)
+    assert shop.record()["files_repeated"] == 2
+
+
+def test_a_rotated_log_loses_nothing(shop: Shop) -> None:
+    """log.1 is the newest; each night every file moves one name on."""
+    days = [PURCHASES[n : n + 4] for n in range(0, 20, 4)]
+    for newest in range(len(days)):
+        for back in range(newest + 1):
+            shop.write(f"log.{back + 1}", csv(days[newest - back]))
+        assert shop.night("--source.changed", "replace", day=f"2024-01-1{newest}") == 0
+        taken = [row for day in days[: newest + 1] for row in day]
+        assert shop.histories(f"2024-01-1{newest}") == expected(taken)
+
+
+def test_a_changed_file_that_now_repeats_another_counts_once(shop: Shop) -> None:
+    shop.write("1.csv", csv(PURCHASES[:10]))
+    shop.write("2.csv", csv(PURCHASES[10:]))
+    assert shop.night() == 0
+    shop.write("1.csv", csv(PURCHASES[10:]))
+    assert shop.night() == 2
+    assert shop.night("--source.changed", "replace") == 0
+    assert shop.histories() == expected(PURCHASES[10:])
+
+
+RETAIL = """InvoiceNo,StockCode,Quantity,InvoiceDate,CustomerID
+536365,85123A,6,2010-12-01 08:26:00,17850
+536365,71053,6,2010-12-01 08:26:00,17850
+536365,85123A,2,2010-12-01 08:26:00,17850
+C536379,D,-1,2010-12-01 09:41:00,14527
+536370,POST,3,2010-12-01 08:45:00,12583
+536380,22961,24,2010-12-01 09:41:00,
+536381,85123A,1,2010-12-02 08:26:00,17850
+536381,22961,x,2010-12-02 08:26:00,17850
+536382,22961,1,yesterday,17850
+"""
+RETAIL_FLAGS = ["--config", "online_retail", "--source.max-rejected", "0.5"]
+
+
+def test_the_shops_own_rules_and_one_line_an_item_on_an_invoice(shop: Shop) -> None:
+    shop.write("2010-12-01.csv", RETAIL)
+    shop.flags = RETAIL_FLAGS
+    assert shop.night(day="2010-12-05") == 0
+    assert shop.items("2010-12-05") == {"17850": ["85123A", "71053", "85123A"]}
+    rules = [
+        "InvoiceNo like 'C%' or cast(Quantity as double) <= 0",
+        "CustomerID is null or CustomerID = ''",
+        "not regexp_matches(StockCode, '^[0-9]{5}[A-Za-z]*$')",
+    ]
+    file = "2010-12-01.csv"
+    assert shop.rejected("2010-12-05") == [
+        (file, 5, "rule", rules[0]),
+        (file, 6, "rule", rules[2]),
+        (file, 7, "rule", rules[1]),
+        (file, 9, "bad", f"source.drop condition {rules[0]!r} fails on it"),
+        (file, 10, "bad", "time is not ISO 8601"),
+    ]
+    record = shop.record("2010-12-05")
+    counts = [record[f"rows_{what}"] for what in ("read", "kept", "bad", "rule")]
+    assert counts == [9, 4, 2, 3]
+    assert (record["merged"], record["purchases"]) == (1, 3)
+
+
+def test_repeat_purchases_are_kept_or_merged(shop: Shop) -> None:
+    shop.write("1.csv", csv([("u", "a", T0), ("u", "b", T0 + 1), ("u", "a", T0 + 2)]))
+    assert shop.night() == 0
+    assert shop.items() == {"u": ["a", "b", "a"]}
+    assert shop.night("--history.repeats", "merge") == 0
+    assert shop.items() == {"u": ["a", "b"]}
+    assert shop.record()["merged"] == 1
+    assert shop.night() == 0
+    assert shop.items() == {"u": ["a", "b", "a"]}
+
+
+def test_lines_without_an_invoice_are_not_merged(shop: Shop) -> None:
+    text = "user_id,item_id,time,no\n" + f"u,a,{T0},\nu,a,{T0 + 1},\nu,a,{T0 + 2},7\nu,a,{T0},7\n"
+    shop.write("1.csv", text)
+    assert shop.night("--source.columns.invoice", "no") == 0
+    assert [time // US - T0 for _, time in shop.histories()["u"]] == [0, 0, 1]
+
+
+def test_equal_times_keep_the_order_of_the_source(shop: Shop) -> None:
+    rows = [("u", f"i{n}", T0) for n in range(40)]
+    random.Random(1).shuffle(rows)
+    shop.write("b.csv", csv(rows[20:]))
+    assert shop.night() == 0
+    shop.write("a.csv", csv(rows[:20]))  # a night later, but an earlier name
+    assert shop.night() == 0
+    assert shop.items() == {"u": [item for _, item, _ in rows]}
+
+
+def dirty_log(shop: Shop, files: int, rng: random.Random) -> int:
+    """Files of every kind of line; how many lines they have."""
+    lines = 0
+    for n in range(files):
+        text = ["user_id,item_id,time,no"]
+        for _ in range(rng.randrange(60)):
+            user, item = f"u{rng.randrange(9)}", f"i{rng.randrange(30)}"
+            quoted = f'"{item},\nx"' if rng.random() < 0.1 else item
+            time = rng.choice([T0 + rng.randrange(50), T0 + rng.randrange(50), "", "soon", 10**12])
+            text.append(f"{user},{quoted},{time},{rng.choice(['', 'A', 'B'])}")
+            if rng.random() < 0.1:
+                text += ["a,b", ""]
+                lines += 1
+            lines += 1
+        shop.write(f"{n}.csv", "\n".join(text) + "\n")
+    return lines
+
+
+def snapshot_files(shop: Shop, name: str) -> list[list[object]]:
+    tables = sorted((shop.folder / name / "histories").glob("snapshot=*/*.parquet"))
+    rows = [row for t in tables for row in pq.read_table(t, partitioning=None).to_pylist()]
+    catalogs = (shop.folder / name / "catalogs").glob("*.parquet")
+    return [rows, *(pq.read_table(c, partitioning=None).to_pylist() for c in catalogs)]
+
+
+def test_histories_do_not_depend_on_blocks_buckets_groups_or_nights(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = dirty_log(shop, 8, random.Random(5))
+    flags = ["--source.columns.invoice", "no", "--source.max-rejected", "1"]
+    assert shop.night(*flags) == 0
+    wanted, record, rejected = snapshot_files(shop, "store"), shop.record(), shop.rejected()
+    counts = [record[f"rows_{what}"] for what in ("read", "kept", "bad", "rule")]
+    assert counts[0] == sum(counts[1:]) == lines
+    assert len(rejected) == counts[2] > 100
+    small = {
+        "blocks": [(delimited, "BLOCK_BYTES", 70)],
+        "buckets": [(grouping, "BUCKET_ROWS", 20), (ingest, "BUCKET_ROWS", 20)],
+        "pieces": [(grouping, "READ_ROWS", 7)],
+        "groups": [(interactions, "GROUP_BYTES", 500)],
+    }
+    for name, changes in small.items():
+        with monkeypatch.context() as patch:
+            for module, constant, value in changes:
+                patch.setattr(module, constant, value)
+            assert shop.night(*flags, "--store", str(shop.folder / name)) == 0
+        assert snapshot_files(shop, name) == wanted, name
+        parts = (shop.folder / name / "rejected").glob("*/*.parquet")
+        found = pa.concat_tables(pq.read_table(p, partitioning=None) for p in parts)
+        rows = found.select(["file", "line", "kind", "reason"]).to_pylist()
+        assert sorted(tuple(row.values()) for row in rows) == rejected, name
+    for n in random.Random(2).sample(range(8), 8):  # a file a night, in any order
+        one = str(shop.log / f"{n}.csv")
+        assert shop.night(*flags, "--store", str(shop.folder / "nights"), source=one) in (0, 2)
+    last = sorted((shop.folder / "nights" / "histories").glob("snapshot=*"), key=_mtime)[-1]
+    rows = [
+        row
+        for p in sorted(last.glob("*"))
+        for row in pq.read_table(p, partitioning=None).to_pylist()
+    ]
+    assert rows == wanted[0]
+
+
+def _mtime(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def test_jsonl_and_parquet_do_not_depend_on_blocks(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for write in (jsonl_file, parquet_file):
+        with monkeypatch.context() as patch:
+            patch.setattr(formats, "TEXT_BYTES", 50)
+            patch.setattr(formats, "PARQUET_ROWS", 7)
+            part = Shop(shop.folder / write.__name__)
+            part.folder.mkdir()
+            assert part.night(*write(part)) == 0
+        assert part.histories() == expected(PURCHASES)
+
+
+def test_a_batch_that_never_counted_leaves_nothing(shop: Shop) -> None:
+    """A crash after the rows were moved in and before the list named them."""
+    shop.write("1.csv", csv(PURCHASES[:10]))
+    assert shop.night() == 0
+    before = (shop.folder / "store" / LEDGER).read_bytes()
+    shop.write("2.csv", csv(PURCHASES[10:]))
+    assert shop.night() == 0
+    (shop.folder / "store" / LEDGER).write_bytes(before)
+    assert shop.night() == 0
+    assert shop.histories() == expected(PURCHASES)
+    assert list((shop.folder / "store" / "_staging").glob("*")) == []
+
+
+def test_lost_interactions_are_noticed(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.write("1.csv", csv(PURCHASES[:10]))
+    assert shop.night() == 0
+    for part in (shop.folder / "store" / "interactions").glob("batch=*/*.parquet"):
+        part.unlink()
+    shop.write("2.csv", csv(PURCHASES[10:]))
+    assert shop.night() == 2
+    assert "holds 10 of the 20 purchases that were taken in" in capsys.readouterr().err
+
+
+def test_two_workers_of_a_real_ray_give_the_same(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dirty_log(shop, 6, random.Random(7))
+    flags = ["--source.columns.invoice", "no", "--source.max-rejected", "1"]
+    assert shop.night(*flags) == 0
+    monkeypatch.undo()  # now with Ray, which runs the files of a night at the same time
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    assert (
+        ingest.main(
+            [
+                *("--store", str(tmp_path / "ray"), "--source.path", str(shop.log)),
+                *("--run-date", NIGHT, *shop.flags, *flags),
+            ]
+        )
+        == 0
+    )
+    assert snapshot_files(shop, "ray") == snapshot_files(shop, "store")
+    ours, theirs = shop.store, Store.open(str(tmp_path / "ray"))
+    assert ours.read_json(LEDGER) == theirs.read_json(LEDGER)
