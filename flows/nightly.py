@@ -120,6 +120,7 @@ def rum(
     Returns:
         the path of the published table
     """
+    log.setLevel(logging.INFO)
     arguments = [*(["--config", config] if config else []), *(["--force"] if force else [])]
     arguments += settings
     chosen = _night_of(arguments, run_date)

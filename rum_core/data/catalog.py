@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from rum_core import schema
 
-
 # MostPopular on the paper's files has three tied pairs of items in reach of its lists, so eight
 # outcomes; with this key they fall as in the paper's table 2 (tests/unit/test_golden.py).
 TIE_KEY = "rum nightly 0000"

@@ -1,5 +1,7 @@
 """A real Prefect server and worker on loopback: deploy, run, read the published table."""
 
+import json
+import urllib.request
 from pathlib import Path
 
 import duckdb
@@ -25,8 +27,11 @@ def test_prefect_deployment_run_publishes_the_table(shop: Path, env: dict[str, s
             words = f'["--source.path={shop / "shop"}"]'
             start = ["prefect", "deployment", "run", "rum/nightly", "--watch"]
             start += ["--param", f"config={shop / 'shop.toml'}", "--param", f"settings={words}"]
-            said = run([*start, "--param", f"run_date={NIGHT}"], env, ROOT)
+            said = run([*start, "--param", f"run_date={NIGHT}"], env, ROOT, timeout=540)
+            told = _logs(api)
     assert "Completed" in said, worker.read_text()[-3000:]
+
+    assert any(line.startswith("recommend: 300 customers") for line in told)
 
     folder = shop / "store" / "recommendations" / f"run_date={NIGHT}"
     table = pd.read_parquet(folder / "recommendations.parquet")
@@ -35,3 +40,12 @@ def test_prefect_deployment_run_publishes_the_table(shop: Path, env: dict[str, s
     assert (table.groupby("user_id").size() == 5).all()
     sql = f"select count(*), count(distinct user_id) from '{folder}/**/*.parquet'"
     assert duckdb.sql(sql).fetchone() == (len(table), table.user_id.nunique())
+
+
+def _logs(api: str) -> list[str]:
+    """What the UI shows of all runs."""
+    asked = urllib.request.Request(
+        f"{api}/logs/filter", b"{}", {"Content-Type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        return [entry["message"] for entry in json.load(answer)]
