@@ -136,11 +136,11 @@ def evaluate(
 
 def _check_rule(rule: str, plan: Plan) -> None:
     """IngestError for a rule that is no condition, before the long work starts."""
-    none = {i: pa.array([], pa.string()) for i in range(len(plan.names))}
-    kind = _select(f"({rule}\n) as met", (rule,), plan, none).schema.field(0).type
+    lines = {i: pa.nulls(2, pa.string()) for i in range(len(plan.names))}
+    kind = _select(f"({rule}\n) as met", (rule,), plan, lines).schema.field(0).type
     if not pa.types.is_boolean(kind):
         raise IngestError(f"source.drop condition {rule!r} gives {kind}, not true or false a line")
-    evaluate((rule,), plan, none)
+    evaluate((rule,), plan, lines)
 
 
 def _select(

@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -331,7 +332,9 @@ def dirty_log(shop: Shop, files: int, rng: random.Random) -> int:
 
 
 def snapshot_files(shop: Shop, name: str) -> list[list[object]]:
-    tables = sorted((shop.folder / name / "histories").glob("snapshot=*/*.parquet"))
+    folder = shop.folder / name
+    found = folder if "snapshot=" in name else folder / "histories"
+    tables = sorted(found.rglob("*.parquet"))
     rows = [row for t in tables for row in pq.read_table(t, partitioning=None).to_pylist()]
     catalogs = (shop.folder / name / "catalogs").glob("*.parquet")
     return [rows, *(pq.read_table(c, partitioning=None).to_pylist() for c in catalogs)]
@@ -435,3 +438,65 @@ def test_two_workers_of_a_real_ray_give_the_same(
     assert snapshot_files(shop, "ray") == snapshot_files(shop, "store")
     ours, theirs = shop.store, Store.open(str(tmp_path / "ray"))
     assert ours.read_json(LEDGER) == theirs.read_json(LEDGER)
+
+
+LOGS = Path(__file__).parents[3] / "shared" / "data"
+real = pytest.mark.skipif(not LOGS.exists(), reason=f"{LOGS} is not there")
+
+
+def from_pandas(frame: pd.DataFrame, by: list[str]) -> dict[object, list[object]]:
+    """Items of each user in the order of `by`, of equal ones as they stand."""
+    ordered = frame.sort_values(by, kind="stable")
+    return {user: found.tolist() for user, found in ordered.groupby("user")["item"]}
+
+
+@real
+def test_musical_instruments_against_pandas(shop: Shop) -> None:
+    source = LOGS / "musical_instruments" / "ratings_Musical_Instruments.csv.gz"
+    shop.flags = ["--config", "musical_instruments"]
+    assert shop.night(source=str(source)) == 0
+    log = pd.read_csv(source, header=None, names=["user", "item", "rating", "time"])
+    assert shop.items() == from_pandas(log, ["time"])
+
+
+@real
+def test_instant_video_against_its_parquet(shop: Shop) -> None:
+    shop.flags = ["--config", "instant_video"]
+    assert shop.night(source=str(LOGS / "instant_video" / "*.txt.gz")) == 0
+    log = pd.read_parquet(LOGS / "instant_video" / "interactions.parquet")
+    assert len(log) == 22_893
+    assert shop.items() == from_pandas(log, ["pos"])
+
+
+@real
+@pytest.mark.parametrize(("name", "moment"), [("baby", "pos"), ("video_games", "timestamp")])
+def test_amazon_parquet_against_pandas(shop: Shop, name: str, moment: str) -> None:
+    source = LOGS / name / "interactions.parquet"
+    role = "order" if moment == "pos" else "time"
+    columns = {"user": "user", "item": "item", role: moment}
+    shop.flags = [f"--source.columns.{role}={column}" for role, column in columns.items()]
+    assert shop.night("--source.format", "parquet", source=str(source)) == 0
+    assert shop.items() == from_pandas(pd.read_parquet(source), [moment])
+
+
+@real
+def test_days_of_online_retail_one_by_one_and_in_one_go_against_pandas(shop: Shop) -> None:
+    days = sorted((LOGS / "online_retail" / "by_day").iterdir())[:8]
+    shop.flags = ["--config", "online_retail"]
+    shop.log.mkdir()
+    for file in days:
+        (shop.log / file.name).symlink_to(file)
+        night = file.name.partition(".")[0]
+        assert shop.night(day=night) == 0
+    nightly = snapshot_files(shop, f"store/histories/snapshot={shop.record(night)['snapshot']}")
+    assert shop.night("--store", str(shop.folder / "at once"), day=night) == 0
+    assert snapshot_files(shop, "at once")[0] == nightly[0]
+
+    log = pd.concat(pd.read_csv(file, dtype=str, keep_default_na=False) for file in days)
+    assert sum(map(len, shop.items(night).values())) < len(log)
+    fine = ~log.InvoiceNo.str.startswith("C") & (log.Quantity.astype(float) > 0)
+    fine &= (log.CustomerID != "") & log.StockCode.str.fullmatch("[0-9]{5}[A-Za-z]*")
+    log = log[fine].rename(columns={"CustomerID": "user", "StockCode": "item"})
+    log = log.sort_values("InvoiceDate", kind="stable")
+    log = log.drop_duplicates(["user", "item", "InvoiceNo"])
+    assert shop.items(night) == from_pandas(log, ["InvoiceDate"])

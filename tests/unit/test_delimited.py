@@ -1,8 +1,5 @@
 """Rows and physical lines of csv and tsv, against a parser that goes letter by letter."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -146,22 +143,6 @@ def test_a_line_without_end_is_told(tmp_path, monkeypatch, text):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(IngestError, match=rf"a\.csv line {text.count(chr(10)) + 1}: a line longer"):
         read(tmp_path / "a.csv")
-
-
-def test_a_process_that_leaves_a_large_file_ends(tmp_path):
-    """The parser's own thread must not need Python while Python ends."""
-    file = tmp_path / "a.csv"
-    file.write_text('"x\n' + "a,b,c\n" * 20_000)
-    run = (
-        "from rum_core.data import delimited, sources\n"
-        "delimited.BLOCK_BYTES = 1000\n"
-        f"fs, files = sources.find_files({str(file)!r})\n"
-        "next(delimited.read_delimited(fs, files[0], ',', False))\n"
-    )
-    for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", run], capture_output=True, timeout=60)
-        assert done.returncode == 1
-        assert b"a line longer than" in done.stderr
 
 
 @pytest.mark.parametrize("lines", [3, 300])
