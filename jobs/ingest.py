@@ -235,6 +235,7 @@ def _snapshot(settings: Settings, store: Store, ledger: Ledger) -> Manifest:
         night=night.isoformat(),
         content=content,
         files=[g.file for g in grouped],
+        buckets=buckets,
         catalog=catalog_path(snapshot_id),
         users=len(hashes),
         items=len(catalog),
