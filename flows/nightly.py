@@ -74,6 +74,7 @@ def audit_and_publish(settings: Settings, run_id: str) -> dict[str, Any]:
         "model_id": made["model_id"],
         "snapshot": made["snapshot"],
         "counts": counts,
+        "key": made["key"],
         "settings": settings.model_dump(mode="json"),
         "code_version": version("rum-nightly"),
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),

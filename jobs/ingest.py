@@ -277,6 +277,7 @@ def _grouped(ledger: Ledger, grouping: Grouping, night: date, content: str) -> M
         night=night.isoformat(),
         content=content,
         files=[g.file for g in grouped],
+        buckets=buckets,
         catalog=catalog_path(snapshot_id),
         users=len(hashes),
         items=len(catalog),

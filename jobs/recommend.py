@@ -1,31 +1,40 @@
 """Tonight's lists: every customer's history through the memory, the whole catalogue ranked exactly.
 
-Parts of the recommendations table go to a fresh staging folder, which the night's record names;
-audit and publishing are the flow's.
+With the model, candidates and settings of the last published night only customers whose purchases
+have changed are ranked; the other lists stand, and are the very rows that ranking would give. Parts
+of the recommendations table go to a fresh staging folder, which the night's record names; audit and
+publishing are the flow's.
 """
 
 import hashlib
 import logging
 import time
+from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import ray
 
-from jobs.runtime import over_users, ray_session, run_job
+from jobs.runtime import over_users, over_work, ray_session, run_job
 from rum_core import schema
 from rum_core.data.candidates import read_candidates
 from rum_core.data.catalog import Catalog
+from rum_core.data.changes import Changes, Side, find_changes
 from rum_core.data.histories import Histories
-from rum_core.data.snapshots import latest_snapshot, load_snapshot
+from rum_core.data.snapshots import Snapshot, latest_snapshot, load_manifest, load_snapshot
 from rum_core.errors import one_line
 from rum_core.ranking.block import Block
+from rum_core.ranking.feature_level import FeatureLevel
 from rum_core.ranking.ranking import POPULAR, Ranker, RankError, Ranking, candidate_items
 from rum_core.settings import Settings
-from rum_core.store.checkpoint import has_model, load_model
+from rum_core.store.carry import Former, carry, former_lists
+from rum_core.store.checkpoint import SavedModel, has_model, load_model
 from rum_core.store.layout import Store, StoreError, read_record, write_record
+from rum_core.store.memories import Memories, tidy
 
 log = logging.getLogger("rum")
 
@@ -45,8 +54,16 @@ class Recommend:
         top_n: int,
         exclude_seen: bool,
         because: int,
+        memory_from: int,
+        counts: str,
     ) -> None:
         self.ranker = Ranker(load_model(store, model_id))
+        self.store, self.counts = store, counts
+        self.memories = None
+        if isinstance(self.ranker.scorer, FeatureLevel):
+            shape = self.ranker.scorer.z.shape[1], self.ranker.scorer.q.shape[1]
+            self.memories = Memories(store, model_id, shape, memory_from)
+            self.ranker.scorer.memories = self.memories
         bought = load_snapshot(store, snapshot).catalog
         self.table = self.ranker.model.catalog.index_of(bought.ids)
         self.asked = {"top_n": top_n, "exclude_seen": exclude_seen, "because": because}
@@ -56,6 +73,10 @@ class Recommend:
         """Lists of these customers."""
         histories = Histories.from_table(rows).remap(self.table)
         ranking = self.ranker.rank(histories, candidates=self.candidates, **self.asked)
+        if self.memories is not None and len(rows):
+            # named by the block, so that a block done twice after a failure counts once
+            file = f"{self.counts}/{rows[schema.USER_INDEX][0]}.json"
+            self.store.write_json(file, self.memories.replayed())
         model = self.ranker.model
         return as_table(ranking, histories.user_ids, model.catalog, model.model_id)
 
@@ -112,6 +133,7 @@ def recommend(settings: Settings, store: Store) -> None:
         "model_id": model.model_id,
         "snapshot": snapshot.id,
         "candidates": hashlib.sha256(able.tobytes()).hexdigest(),
+        "code_version": version("rum-nightly"),
         **asked,
     }
     former = read_record(store, night, "recommend")
@@ -123,15 +145,36 @@ def recommend(settings: Settings, store: Store) -> None:
         "model_id": model.model_id,
         "snapshot": snapshot.id,
         "candidates": candidates,
+        "memory_from": chosen.memory_from,
         **asked,
     }
-    staged = store.new_staging()
-    with ray_session():
-        lists = over_users(store, snapshot.id, Recommend, arguments, chosen.workers)
+    standing, reason = None, "it was asked for (force)"
+    if not settings.force:
         try:
-            lists.write_parquet(store.full(staged), filesystem=store.fs, compression="zstd")
-        except OSError as error:
-            raise StoreError(f"cannot write lists to {staged}: {one_line(error)[-300:]}") from None
+            standing, reason = former_lists(store, night, key), ""
+        except StoreError as error:
+            reason = one_line(error)
+    if standing is None:
+        log.info("all lists are made anew: %s", reason)
+    staged, beside = store.new_staging(), store.new_staging()
+    with ray_session():
+        found = Found(snapshot.users, 0, None)
+        if standing is not None:
+            found = stand(store, standing, model, snapshot, staged, beside)
+        if found.files is None or found.files:
+            arguments["counts"] = f"{beside}/counts"
+            lists = over_users(
+                store, snapshot.id, Recommend, arguments, chosen.workers, files=found.files
+            )
+            try:
+                lists.write_parquet(store.full(staged), filesystem=store.fs, compression="zstd")
+            except OSError as error:
+                raise StoreError(
+                    f"cannot write lists to {staged}: {one_line(error)[-300:]}"
+                ) from None
+    replayed = replayed_in(store, f"{beside}/counts")
+    store.remove(beside)
+    tidy(store, model.model_id)
     counts = count(store, staged, chosen.top_n)
     without = 0
     if counts["users"] < snapshot.users and chosen.exclude_seen:
@@ -153,22 +196,68 @@ def recommend(settings: Settings, store: Store) -> None:
         "staged": staged,
         **counts,
         "users_without_list": without,
+        "users_active": found.active,
+        "users_carried": found.carried,
+        "anew_because": reason or None,
+        **replayed,
         "candidates": len(able),
         "key": key,
         "seconds": round(seconds, 3),
     }
     write_record(store, night, "recommend", record)
     log.info(
-        "%d customers, %d rows in %.1f s (%.0f customers a second); %d got popular items, "
-        "%d no list (fewer than %d items left)",
+        "%d customers, %d rows in %.1f s: %d ranked, the lists of %d stand; %d got popular "
+        "items, %d no list (fewer than %d items left)",
         counts["users"],
         counts["rows"],
         seconds,
-        counts["users"] / seconds,
+        found.active,
+        found.carried,
         counts["popular_users"],
         without,
         chosen.top_n,
     )
+
+
+@dataclass(frozen=True)
+class Found:
+    """Which users there is work for."""
+
+    active: int
+    carried: int
+    files: list[str] | None  # their rows of schema.histories; None: all of the snapshot
+
+
+def stand(
+    store: Store, former: Former, model: SavedModel, snapshot: Snapshot, staged: str, beside: str
+) -> Found:
+    """Stage the lists of the night `former` that stand, and find the users who need new ones."""
+    after = load_manifest(store, snapshot.id)
+    if after is None:
+        raise StoreError(f"there is no snapshot {snapshot.id}: run jobs/ingest.py")
+    sides = [Side.of(store, manifest, model.catalog) for manifest in (former.snapshot, after)]
+    held = ray.put(sides)
+    found: list[Changes] = over_work(
+        lambda bucket: find_changes(store, *ray.get(held), bucket, f"{beside}/active"),
+        [{"bucket": bucket} for bucket in range(after.buckets)],
+    )
+    ids = [changes.stale for changes in found if len(changes.stale)]
+    stale = ray.put(pa.concat_arrays(ids) if ids else None)
+    over_work(
+        lambda piece: carry(store, former, piece, ray.get(stale), staged),
+        [{"piece": piece} for piece in former.pieces()],
+    )
+    active, same = (sum(getattr(c, name) for c in found) for name in ("active", "same"))
+    if active + same != snapshot.users:
+        raise RankError(f"{snapshot.users} customers went in, {active + same} were compared")
+    return Found(active, same, [changes.file for changes in found if changes.file])
+
+
+def replayed_in(store: Store, folder: str) -> dict[str, int]:
+    """Users and purchases that the actors replayed into memories."""
+    counts = [store.read_json(path) for path in store.files(folder)]
+    names = ("users_replayed", "users_continued", "purchases_replayed")
+    return {name: sum(count[name] for count in counts) for name in names} if counts else {}
 
 
 def served_model(store: Store, settings: Settings) -> str:

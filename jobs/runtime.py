@@ -94,17 +94,20 @@ def over_users(
     actor_class: type,
     constructor_kwargs: dict[str, Any],
     workers: int,
+    files: list[str] | None = None,
 ) -> ray.data.Dataset:
     """Every user of a snapshot once, through a pool of actors: the one way over the users.
 
     `actor_class(**constructor_kwargs)` is made once in each of `workers` actors (0: one a core) and
-    called with arrow tables of schema.histories rows, of any number and in any order. Lazy: the
-    work is done when the result is written or iterated. StoreError if the snapshot is not there.
+    called with arrow tables of schema.histories rows, of any number and in any order. `files`: only
+    the users in these parts. Lazy: the work is done when the result is written or iterated.
+    StoreError if the snapshot is not there.
     """
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
     workers = workers or cores
     folder = f"histories/snapshot={snapshot_id}"
-    files = [file for file in store.files(folder) if file.endswith(".parquet")]
+    if files is None:
+        files = [file for file in store.files(folder) if file.endswith(".parquet")]
     if not files:
         raise StoreError(f"there are no histories in {store.full(folder)}; run jobs/ingest.py")
     users = sum(_rows(store, file) for file in files)

@@ -184,6 +184,13 @@ class Recommend(Section):
         "", description="parquet or CSV file with the item ids that may be recommended tonight"
     )
     because: int = Field(3, ge=0, le=20, description="past purchases named as the reason, at most")
+    memory_from: int = Field(
+        200,
+        ge=1,
+        le=1_000_000,
+        description="feature level: purchases from which a customer's memory is kept for the next "
+        "night; a shorter history is replayed from its start",
+    )
     workers: int = Field(
         0, ge=0, le=4096, description="Ray actors that replay and rank; 0: one a core or GPU"
     )

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from rum_core import schema
 from rum_core.data.catalog import Catalog, tie_hash
 from rum_core.data.histories import one_chunk
-from rum_core.data.snapshots import folder
+from rum_core.data.snapshots import part_path
 from rum_core.store.layout import Store
 
 BUCKET_ROWS = 1_500_000
@@ -137,7 +137,7 @@ def group(grouping: Grouping, catalog: Catalog, bucket: int, first_user: int) ->
         ],
         schema=schema.histories(rows.schema.field(schema.USER_ID).type),
     )
-    file = f"{folder(grouping.snapshot)}/part-{bucket:05d}.parquet"
+    file = part_path(grouping.snapshot, bucket)
     grouping.store.write_table(file, table)
     purchases = np.bincount(item, minlength=len(catalog))
     return Grouped(file, len(order), purchases, len(rows) - len(item))

@@ -36,6 +36,7 @@ class Manifest:
     night: str
     content: str  # stands for the purchases and for how they become histories
     files: list[str]
+    buckets: int  # ranges of the user's hash, one part each; one without users has no part
     catalog: str
     users: int
     items: int
@@ -47,6 +48,16 @@ class Manifest:
 def folder(snapshot_id: str) -> str:
     """Where the parts of a snapshot lie."""
     return f"histories/snapshot={snapshot_id}"
+
+
+def part_path(snapshot_id: str, bucket: int) -> str:
+    """Where the users of a bucket lie."""
+    return f"{folder(snapshot_id)}/part-{bucket:05d}.parquet"
+
+
+def bucket_number(file: str) -> int:
+    """The bucket of a part."""
+    return int(file.rpartition("-")[2].removesuffix(".parquet"))
 
 
 def catalog_path(snapshot_id: str) -> str:

@@ -306,6 +306,11 @@ def training_table(record: Row | None) -> Table | None:
 def served_table(record: Row | None) -> Table | None:
     names = {
         "users": "customers with a list",
+        "users_active": "customers ranked tonight",
+        "users_carried": "customers whose list stands from the last night",
+        "anew_because": "why all lists were made anew",
+        "users_replayed": "customers whose memory was replayed",
+        "purchases_replayed": "purchases replayed into memories",
         "rows": "rows",
         "popular_users": "customers whose list is popular items alone",
         "model_id": "model",

@@ -16,6 +16,7 @@ from rum_core.data.histories import Histories
 from rum_core.ranking.block import Block
 from rum_core.ranking.select import empty_heaps, exact_top, offer
 from rum_core.store.checkpoint import SavedModel
+from rum_core.store.memories import Memories
 
 TILE = 1024  # candidates at once
 RUN = 1024  # users at once
@@ -69,6 +70,7 @@ class FeatureLevel:
         lengths = (self.q64**2).sum(axis=1) * (1 + (self.writes.z**2).sum(axis=1))
         self.norms = np.sqrt(lengths)  # (I,) of [q, vec(z (x) q)]
         self.tie_rank = model.catalog.tie_rank
+        self.memories: Memories | None = None  # kept of earlier nights
         memory = self.z.shape[1] * self.q.shape[1]
         self.block_users = max(1, min(16_384, 16_000_000 // memory))
 
@@ -80,6 +82,16 @@ class FeatureLevel:
         nothing = (len(block), top_n, because)
         return items, scores, np.full(nothing, -1, np.int32), np.zeros(nothing, np.float32)
 
+    def replay(self, known: Histories) -> np.ndarray:
+        """Memories (U, K, D) float64 after all purchases, from where they were kept."""
+        if self.memories is None:
+            zeros = np.zeros((len(known), self.z.shape[1], self.q.shape[1]))
+            return replay(self.writes, zeros, known)
+        start, done = self.memories.start(known)
+        memory = replay(self.writes, start, known.spans(done, known.lengths))
+        self.memories.keep(known, done, memory)
+        return memory
+
 
 class _Memory:
     """A block's memories after all its purchases."""
@@ -87,9 +99,8 @@ class _Memory:
     def __init__(self, model: FeatureLevel, block: Block) -> None:
         self.model = model
         self.block = block
-        users, slots, dim = len(block), model.z.shape[1], model.q.shape[1]
         self.p64 = np.where((block.rows >= 0)[:, None], model.p[block.rows], 0).astype(np.float64)
-        self.memory = replay(model.writes, np.zeros((users, slots, dim)), block.known)
+        self.memory = model.replay(block.known)
 
     def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m, block = self.model, self.block

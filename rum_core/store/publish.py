@@ -110,12 +110,17 @@ def read_latest(store: Store | str, *, verify: bool = False) -> pa.Table:
         raise StoreError(f"nothing is published in {store.root}; run the nightly flow")
     folder = night_path(date.fromisoformat(store.read_json(LATEST)["run_date"]))
     if verify:
-        for entry in store.read_json(f"{folder}/{MANIFEST}")["files"]:
-            path = f"{folder}/{entry['name']}"
-            found = _checksum(store, path)
-            if found != {k: entry[k] for k in found}:
-                raise StoreError(f"{store.full(path)} is damaged: its checksum is another")
+        check_files(store, folder)
     return store.read_table(f"{folder}/{FILE}")
+
+
+def check_files(store: Store, folder: str) -> None:
+    """StoreError where a published file is not the one that its manifest tells of."""
+    for entry in store.read_json(f"{folder}/{MANIFEST}")["files"]:
+        path = f"{folder}/{entry['name']}"
+        found = _checksum(store, path)
+        if found != {k: entry[k] for k in found}:
+            raise StoreError(f"{store.full(path)} is damaged: its checksum is another")
 
 
 def _finish(store: Store, night: date, manifest: dict[str, Any]) -> None:

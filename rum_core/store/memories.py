@@ -1,0 +1,187 @@
+"""Kept memories of a feature-level model: each user's (K, D) float64 after his purchases so far.
+
+`memory/model=<model_id>/` holds parts that are only ever added. A row names the user's hash, how
+many purchases its memory holds and a fingerprint of just these, so it proves itself: whoever wrote
+it, and however that night ended, it may be used where the user's history begins with the same
+purchases, and the rest is replayed from there; a late line in the middle makes it void. Only long
+histories are kept (recommend.memory_from): a short one is replayed sooner than a memory is read.
+The item-level memory is the last K purchases, a slice of the history: nothing is kept of it.
+"""
+
+import uuid
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from rum_core.data.catalog import tie_hash
+from rum_core.data.histories import Histories
+from rum_core.store.layout import Store, safe_name
+
+ROOT = "memory"
+PART_ROWS = 16_384
+MOST_PARTS = 256
+
+
+class Memories:
+    """The memories of a model as they were when this object was made."""
+
+    def __init__(self, store: Store, model_id: str, shape: tuple[int, int], at_least: int) -> None:
+        """Those of a store: `shape` is (K, D), users with fewer purchases are not kept."""
+        self.store, self.folder = store, memory_dir(model_id)
+        self.shape, self.at_least = shape, at_least
+        self.continued = self.begun = self.purchases = (
+            0  # users and purchases replayed, see `replayed`
+        )
+        self.parts: list[np.ndarray] = []
+        rows = []
+        for path in _parts(store, self.folder):
+            table = _open(store, path)
+            memory = table["memory"].chunk(0).flatten().to_numpy() if len(table) else np.empty(0)
+            if memory.size != len(table) * shape[0] * shape[1]:
+                continue
+            number = np.full(len(table), len(self.parts))
+            self.parts.append(memory.reshape(-1, *shape))
+            kept = {n: table[n].to_numpy() for n in ("user", "purchases", "prefix")}
+            rows.append(pd.DataFrame(kept | {"part": number, "row": np.arange(len(table))}))
+        index = pd.concat(rows) if rows else pd.DataFrame(dict.fromkeys(_INDEX, np.zeros(0, int)))
+        index = index.sort_values(["user", "purchases"], kind="stable")
+        self.index = {name: index[name].to_numpy(_INDEX[name]) for name in _INDEX}
+
+    def start(self, known: Histories) -> tuple[np.ndarray, np.ndarray]:
+        """Memories (U, K, D) to begin from, and how many purchases (U,) each already holds."""
+        memory, done = np.zeros((len(known), *self.shape)), np.zeros(len(known), np.int64)
+        part, row, done = self._find(known, done)
+        for number in np.unique(part[part >= 0]):
+            mine = np.flatnonzero(part == number)
+            memory[mine] = self.parts[number][row[mine]]
+        new = known.lengths > done
+        self.continued += int((new & (done > 0)).sum())
+        self.begun += int((new & (done == 0)).sum())
+        self.purchases += int((known.lengths - done).sum())
+        return memory, done
+
+    def keep(self, known: Histories, done: np.ndarray, memory: np.ndarray) -> None:
+        """Keep the memories that long histories have come to, where anything was replayed."""
+        who = np.flatnonzero((known.lengths > done) & (known.lengths >= self.at_least))
+        if not len(who):
+            return
+        prefix = _prefixes(known)
+        table = pa.table(
+            {
+                "user": tie_hash(known.user_ids.take(pa.array(who))),
+                "purchases": known.lengths[who],
+                "prefix": prefix[known.offsets[who + 1]] - prefix[known.offsets[who]],
+                "memory": _rows(memory[who]),
+            }
+        )
+        _write(self.store, self.folder, table)
+
+    def replayed(self) -> dict[str, int]:
+        """Users and purchases replayed since the last call."""
+        said = {
+            "users_replayed": self.begun + self.continued,
+            "users_continued": self.continued,
+            "purchases_replayed": self.purchases,
+        }
+        self.continued = self.begun = self.purchases = 0
+        return said
+
+    def _find(
+        self, known: Histories, done: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Part, row and purchases (U,) of the longest memory of each user that fits, -1: none."""
+        part, row = np.full(len(known), -1), np.full(len(known), -1)
+        who = np.flatnonzero(known.lengths >= self.at_least) if self.parts else np.empty(0, int)
+        if not len(who):
+            return part, row, done
+        users = tie_hash(known.user_ids.take(pa.array(who)))
+        first = np.searchsorted(self.index["user"], users, side="left")
+        at = np.searchsorted(self.index["user"], users, side="right") - 1
+        prefix = _prefixes(known)
+        while len(who):
+            left = at >= first
+            who, at, first = who[left], at[left], first[left]
+            held = np.minimum(self.index["purchases"][at], known.lengths[who])
+            start = known.offsets[who]
+            fits = prefix[start + held] - prefix[start] == self.index["prefix"][at]
+            fits &= held == self.index["purchases"][at]
+            part[who[fits]] = self.index["part"][at[fits]]
+            row[who[fits]] = self.index["row"][at[fits]]
+            done[who[fits]] = held[fits]
+            who, at, first = who[~fits], at[~fits] - 1, first[~fits]
+        return part, row, done
+
+
+_INDEX = {
+    "user": np.uint64,
+    "purchases": np.int64,
+    "prefix": np.uint64,
+    "part": np.int64,
+    "row": np.int64,
+}
+
+
+def memory_dir(model_id: str) -> str:
+    """Where the memories of a model lie."""
+    return f"{ROOT}/model={safe_name(model_id, 'model_id')}"
+
+
+def tidy(store: Store, model_id: str) -> None:
+    """Leave the memories of this model alone, and of each user the newest once the older ones, or
+    the parts, are many. For a time when no other process writes memories."""
+    for name in store.children(ROOT):
+        if name != f"model={model_id}":
+            store.remove(f"{ROOT}/{name}")
+    paths = _parts(store, memory_dir(model_id))
+    tables = [_open(store, path) for path in paths]
+    if not tables:
+        return
+    users = np.concatenate([table["user"].to_numpy() for table in tables])
+    if len(tables) <= MOST_PARTS and len(users) <= 2 * len(np.unique(users)):
+        return
+    purchases = np.concatenate([table["purchases"].to_numpy() for table in tables])
+    newest = np.lexsort((purchases, users))
+    newest = newest[np.append(np.diff(users[newest]) != 0, True)]
+    whole = pa.concat_tables(tables)  # mapped, not read
+    for start in range(0, len(newest), PART_ROWS):
+        rows = pa.array(np.sort(newest[start : start + PART_ROWS]))
+        _write(store, memory_dir(model_id), whole.take(rows).combine_chunks())
+    for path in paths:
+        store.remove(path)
+
+
+def _prefixes(known: Histories) -> np.ndarray:
+    """Running sums (P + 1,) uint64 of a hash of (place in the history, item): the difference of two
+    of them within a history stands for the purchases between."""
+    place = np.arange(len(known.items)) - np.repeat(known.offsets[:-1], known.lengths)
+    mixed = (place.astype(np.uint64) << np.uint64(32)) | known.items.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)  # splitmix64
+    return np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])
+
+
+def _rows(memory: np.ndarray) -> pa.Array:
+    width = memory.shape[1] * memory.shape[2]
+    return pa.FixedSizeListArray.from_arrays(pa.array(memory.reshape(-1)), width)
+
+
+def _parts(store: Store, folder: str) -> list[str]:
+    return [path for path in store.files(folder) if path.endswith(".arrow")]
+
+
+def _open(store: Store, path: str) -> pa.Table:
+    """A part; on a disk it is mapped, and only the rows that are used are read."""
+    with store.telling(path, "read"):
+        local = isinstance(store.fs, pafs.LocalFileSystem)
+        full = store.full(path)
+        source = pa.memory_map(full) if local else pa.BufferReader(store.read_bytes(path))
+        return pa.ipc.open_file(source).read_all()
+
+
+def _write(store: Store, folder: str, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    store.write_bytes(f"{folder}/{uuid.uuid4().hex}.arrow", sink.getvalue().to_pybytes())
