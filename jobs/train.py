@@ -1,7 +1,7 @@
-"""Train RUM when it is due: Ray Train, any number of workers, a checkpoint after every epoch.
+"""Train the model when it is due: Ray Train, any number of workers, a checkpoint every epoch.
 
 The run's name says what it is made from, so a run that was killed is taken up where it stood when
-it is started again, and one that is done is not done again.
+it is started again, and one that is done is not done again. Models in closed form are made here.
 """
 
 import json
@@ -27,9 +27,11 @@ from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories, part_length
 from rum_core.data.snapshots import Snapshot, latest_snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError, one_line
-from rum_core.settings import Settings
+from rum_core.models.registry import MODELS
+from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel, has_model, load_model, save_model
 from rum_core.store.layout import Store, StoreError, fingerprint, read_record, write_record
+from rum_core.training.closed import fit_closed
 from rum_core.training.loop import PARTS, Progress, Resume, State, TrainError, fit
 from rum_core.training.step import Worker
 
@@ -57,7 +59,9 @@ def train(settings: Settings, store: Store) -> None:
         log.info("model of %s is kept: the next is due later", record["trained_on"])
         record = {**record, "trained": False, "seconds_per_phase": {}}
     else:
-        name = f"rum-{settings.model.level}-{night}-{fingerprint([snapshot.id, recipe])}"
+        kind = [settings.model.name, settings.model.used().get("level")]
+        stands_for = fingerprint([snapshot.id, recipe])
+        name = "-".join([*filter(None, kind), night.isoformat(), stands_for])
         evaluated = f"{name}-train"
         served = f"{name}-{settings.train.serve}"
         record = {
@@ -75,7 +79,10 @@ def train(settings: Settings, store: Store) -> None:
                 former = {"trained": True, "seconds_per_phase": {}, **metrics}
             record = {**former, **record}
         else:
-            record |= {"trained": True, **_run(settings, store, snapshot, name)}
+            for field in settings.model.unused():
+                log.warning("model.%s means nothing to %s: ignored", field, settings.model.name)
+            make = _run if MODELS[settings.model.name].gradients else _make
+            record |= {"trained": True, **make(settings, store, snapshot, name)}
         store.remove(f"training/{name}")
     record["seconds"] = round(time.monotonic() - began, 3)
     write_record(store, night, "train", record)
@@ -83,9 +90,8 @@ def train(settings: Settings, store: Store) -> None:
 
 def _recipe(settings: Settings) -> str:
     """What stands for all settings that a model depends on."""
-    chosen = settings.model_dump(
-        mode="json", include={"model", "train", "history"}, exclude=NO_MATTER
-    )
+    chosen = settings.model_dump(mode="json", include={"train", "history"}, exclude=NO_MATTER)
+    chosen["model"] = settings.model.used()
     top_n = settings.recommend.top_n if settings.train.patience else None  # validation's N
     return fingerprint([RECIPE_VERSION, chosen, top_n])
 
@@ -103,6 +109,22 @@ def _not_due(store: Store, night: date, recipe: str, every_days: int) -> dict[st
             young = age < every_days and all(has_model(store, model_id) for model_id in ids)
             return record if young else None
     return None
+
+
+def _make(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dict[str, Any]:
+    """Both models in closed form, in this process; what the record says of them."""
+    everyone = read_histories(store, snapshot.id)
+    enough = everyone.lengths >= settings.history.min_purchases
+    histories = everyone.take(np.flatnonzero(enough))
+    config = {"settings": settings, "name": name}
+    progress, seconds, began = Progress(), {}, time.monotonic()
+    for progress, tensors in fit_closed(settings, histories, snapshot.catalog):
+        if progress.phase != "select":
+            save_model(store, _model(config, snapshot, everyone, enough, tensors, progress))
+        now = time.monotonic()
+        seconds[progress.phase] = round(now - began, 3)
+        began = now
+    return {**_metrics(progress), "seconds_per_phase": seconds}
 
 
 def _run(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dict[str, Any]:
@@ -232,12 +254,11 @@ def _model(
         np.bincount(bought, minlength=len(snapshot.catalog)),
         snapshot.catalog.hashes,
     )
-    values = settings.model_dump(mode="json", include={"model", "train", "history"})
+    values = settings.model_dump(mode="json", include={"train", "history"})
     return SavedModel(
         f"{config['name']}-{part}",
         {
-            "model": "rum",
-            **values["model"],
+            **config_of(settings),
             **values["history"],
             "part": part,
             "snapshot": snapshot.id,

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from rum_core.errors import RumError, one_line
+from rum_core.models.registry import MODELS, OF_NEIGHBOURS, WITH_GRADIENTS
 
 Level = Literal["item", "feature"]
 Column = int | str
@@ -113,22 +114,138 @@ class History(Section):
     )
 
 
-class Model(Section):
-    """The memory network. Symbols are the paper's."""
+def _of(*models: str) -> dict[str, Any]:
+    """Marks a field that means something to these models alone."""
+    return {"models": list(models)}
 
+
+class Model(Section):
+    """The model: the memory network, or another to compare it with. Symbols are the paper's."""
+
+    name: str = Field("rum", description=f"one of {', '.join(MODELS)}")
     level: Level = Field(
-        "item", description="what a memory slot holds: an item or a latent feature"
+        "item",
+        description="what a memory slot holds: an item or a latent feature",
+        json_schema_extra=_of("rum"),
     )
-    dim: int = Field(128, ge=1, le=4096, description="D, length of every embedding")
-    slots: int = Field(20, ge=1, le=1024, description="K, memory slots a customer")
-    alpha: float = Field(1.0, ge=0, le=100, description="weight of the memory in p_u (eq 3)")
-    beta: float = Field(1.0, ge=0, le=100, description="strength of the attention (eq 7, 9)")
+    dim: int = Field(
+        128,
+        ge=1,
+        le=4096,
+        description="D, length of every embedding",
+        json_schema_extra=_of(*WITH_GRADIENTS),
+    )
+    slots: int = Field(
+        20, ge=1, le=1024, description="K, memory slots a customer", json_schema_extra=_of("rum")
+    )
+    alpha: float = Field(
+        1.0,
+        ge=0,
+        le=100,
+        description="weight of the memory in p_u (eq 3)",
+        json_schema_extra=_of("rum"),
+    )
+    beta: float = Field(
+        1.0,
+        ge=0,
+        le=100,
+        description="strength of the attention (eq 7, 9)",
+        json_schema_extra=_of("rum"),
+    )
     item_bias: bool = Field(
-        True, description="an item's own score b_i, added to p_u . q_i (not in the paper)"
+        True,
+        description="an item's own score b_i, added to p_u . q_i (not in the paper)",
+        json_schema_extra=_of(*WITH_GRADIENTS),
     )
     init_std: float = Field(
-        0.05, gt=0, le=10, description="standard deviation of the first random embeddings"
+        0.05,
+        gt=0,
+        le=10,
+        description="standard deviation of the first random embeddings",
+        json_schema_extra=_of(*WITH_GRADIENTS),
     )
+    window: int = Field(
+        50,
+        ge=1,
+        le=1000,
+        description="sasrec: purchases that it reads, the last ones",
+        json_schema_extra=_of("sasrec"),
+    )
+    layers: int = Field(
+        2,
+        ge=1,
+        le=16,
+        description="sasrec: blocks of attention, one on another",
+        json_schema_extra=_of("sasrec"),
+    )
+    neighbours: int = Field(
+        200,
+        ge=1,
+        le=100_000,
+        description="itemknn, seqknn, ease: items that a purchase speaks for, those with the "
+        "largest weights",
+        json_schema_extra=_of(*OF_NEIGHBOURS),
+    )
+    decay: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="itemknn, seqknn, ease: weight of a purchase beside the next newer one",
+        json_schema_extra=_of(*OF_NEIGHBOURS),
+    )
+    shrink: float = Field(
+        10.0,
+        ge=0,
+        le=1_000_000,
+        description="itemknn: added to the denominator of the cosine, against chance pairs",
+        json_schema_extra=_of("itemknn"),
+    )
+    gap: int = Field(
+        10,
+        ge=1,
+        le=1000,
+        description="seqknn: purchases from the first of a pair to the second, at most",
+        json_schema_extra=_of("seqknn"),
+    )
+    popularity_power: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="seqknn: pairs are divided by this power of the purchases of both items",
+        json_schema_extra=_of("seqknn"),
+    )
+    ease_l2: float = Field(
+        100.0,
+        gt=0,
+        le=1_000_000,
+        description="ease: lambda, on the squared weights between items, in customers",
+        json_schema_extra=_of("ease"),
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in MODELS:
+            raise ValueError(f"there is no such model: use one of {', '.join(MODELS)}")
+        return value
+
+    def used(self) -> dict[str, Any]:
+        """The settings that mean something to the model chosen."""
+        return {name: value for name, value in self if name not in self._others()}
+
+    def unused(self) -> list[str]:
+        """The settings that do not, but were changed all the same."""
+        fields = type(self).model_fields
+        return [n for n in self._others() if getattr(self, n) != fields[n].default]
+
+    def _others(self) -> list[str]:
+        found = []
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            models = extra.get("models") if isinstance(extra, dict) else None
+            if isinstance(models, list) and self.name not in models:
+                found.append(name)
+        return found
 
 
 class Train(Section):
@@ -233,6 +350,12 @@ class Settings(Section):
     def dataset(self) -> str:
         """The name of the log in tables and reports."""
         return self.source.name or self.source.path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def config_of(settings: Settings) -> dict[str, Any]:
+    """How the model of these settings is scored, as it is stored: its name, and what it uses."""
+    used = settings.model.used()
+    return {"model": used.pop("name"), **used}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -6,7 +6,9 @@ The score of an item is its share of all purchases, float32; equal scores go by 
 import numpy as np
 
 from rum_core.data.catalog import Catalog
+from rum_core.data.histories import Histories
 from rum_core.ranking.block import Block
+from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel
 
 
@@ -44,3 +46,8 @@ class MostPopular:
             np.full(nothing, -1, np.int32),
             np.zeros(nothing, np.float32),
         )
+
+
+def fit(histories: Histories, catalog: Catalog, settings: Settings) -> dict[str, np.ndarray]:
+    """No tensors: all that it knows are the purchases that are stored with its catalogue."""
+    return {}

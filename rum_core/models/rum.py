@@ -1,58 +1,68 @@
 """RUM: intrinsic embeddings, a memory, and their weighted sum, eq 1-4, of both levels.
 
-p_u = p*_u + alpha sum_k z_ik m_k, score = p_u . q_i (+ b_i). Parameters carry the names of the
-stored tensors. Nothing here knows of workers: `user` may hold any rows of the user table. B users,
-L purchases of each, C or n candidates, D dimensions, R item rows at hand (those a batch uses).
-
-Rows are looked up by `embedding`, whose gradient sums in a fixed order; that of q[tokens] does not.
+p_u = p*_u + alpha sum_k z_ik m_k, score = p_u . q_i (+ b_i). Letters and shapes as in `network`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from rum_core.models import memory
+from rum_core.models import memory, network
+from rum_core.models.network import Network, Rows, Scores, normal
+from rum_core.models.noise import Noise
 from rum_core.settings import Model
 
-INIT_ROWS = 65_536
-TABLES = ("item", "user", "feature", "erase", "add")  # each has its own stream of random numbers
 
-
-class Rum(nn.Module):
+class Rum(Network):
     """Parameters of RUM: user (U, D) p*, item (I, D) q, and those of the level."""
 
     def __init__(
         self, settings: Model, items: int, users: int, seed: int, rank: int = 0, world: int = 1
     ) -> None:
         """First values depend on seed and row alone; of `users` the rows rank, rank + world, ..."""
-        super().__init__()
+        super().__init__(settings, items)
         D, K, std = settings.dim, settings.slots, settings.init_std
-        self.settings = settings
-        self.user = nn.Parameter(_normal(seed, "user", users, D, std, rank, world))
-        self.item = nn.Parameter(_normal(seed, "item", items, D, std))
-        if settings.item_bias:
-            self.item_bias = nn.Parameter(torch.zeros(items))
+        self.user = nn.Parameter(normal(seed, "user", users, D, std, rank, world))
+        self.item = nn.Parameter(normal(seed, "item", items, D, std))
         if settings.level == "feature":
-            self.feature = nn.Parameter(_normal(seed, "feature", K, D, std))
+            self.feature = nn.Parameter(normal(seed, "feature", K, D, std))
             self.erase = nn.Linear(D, D)
             self.add = nn.Linear(D, D)
             for name, layer in (("erase", self.erase), ("add", self.add)):
-                layer.weight = nn.Parameter(_normal(seed, name, D, D, D**-0.5))
+                layer.weight = nn.Parameter(normal(seed, name, D, D, D**-0.5))
                 nn.init.zeros_(layer.bias)
 
-    def shared(self) -> dict[str, nn.Parameter]:
-        """The parameters that every worker holds alike: all but the user table, by name."""
-        return {name: p for name, p in self.named_parameters() if name != "user"}
+    def scores(
+        self,
+        rows: Rows,
+        p: Tensor | None,
+        tokens: Tensor,
+        real: Tensor,
+        negatives: Tensor,
+        M: Tensor | None,
+        noise: Noise,
+    ) -> Scores:
+        """By the level's scorer."""
+        assert p is not None
+        scorer = SCORERS[self.settings.level]
+        return scorer(self, rows["item"], p, tokens, real, negatives, M)
 
-    def small(self) -> dict[str, nn.Parameter]:
-        """The shared parameters that are no item table: F, E, b_e, A, b_a."""
-        return {n: p for n, p in self.shared().items() if n not in ("item", "item_bias")}
+    def stretches(self, bptt: int) -> tuple[int, int]:
+        """The item level needs what its memory holds; the feature level hands its memory on."""
+        if self.settings.level == "item":
+            return max(network.STRETCH, self.settings.slots), self.settings.slots
+        return bptt, 0
+
+    def cells(self, negatives: int, *, own: bool, length: int) -> int:
+        """Item level: products of candidates and purchases; feature level: a memory."""
+        if self.settings.level == "item":
+            return (1 + negatives) * length if own else negatives
+        D, K = self.settings.dim, self.settings.slots
+        return max(negatives * (D if own else 1), K * D)
 
 
-Scores = tuple[Tensor, Tensor, Tensor | None]
 Scorer = Callable[[Rum, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None], Scores]
 
 
@@ -114,20 +124,3 @@ SCORERS: dict[str, Scorer] = {"item": item_scores, "feature": feature_scores}  #
 def _product(p: Tensor, q: Tensor) -> Tensor:
     """p*_u . q_i of p (B, D), q (B, ..., D): (B, ...)."""
     return torch.einsum("bd,b...d->b...", p, q)
-
-
-def _normal(
-    seed: int, table: str, rows: int, dim: int, std: float, rank: int = 0, world: int = 1
-) -> Tensor:
-    """Rows rank, rank + world, ... of a (rows, dim) float32 table of normal values."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(TABLES.index(table),)))
-    kept = [
-        block[np.arange(start, start + len(block)) % world == rank]
-        for start, block in _blocks(rng, rows, dim)
-    ]
-    return torch.from_numpy(np.concatenate([np.empty((0, dim), np.float32), *kept])) * std
-
-
-def _blocks(rng: np.random.Generator, rows: int, dim: int) -> Iterator[tuple[int, np.ndarray]]:
-    for start in range(0, rows, INIT_ROWS):
-        yield start, rng.standard_normal((min(INIT_ROWS, rows - start), dim), dtype=np.float32)

@@ -14,7 +14,7 @@ from numba import njit, prange
 
 from rum_core.data.histories import Histories
 from rum_core.ranking.block import Block
-from rum_core.ranking.select import empty_heaps, exact_top, offer
+from rum_core.ranking.select import empty_heaps, exact_top, offer_tile
 from rum_core.store.checkpoint import SavedModel
 from rum_core.store.memories import Memories
 
@@ -121,7 +121,7 @@ class _Memory:
             right = np.ascontiguousarray(np.concatenate([q, outer], axis=1).T)
             for first in range(0, len(block), RUN):
                 rough = left[first : first + RUN] @ right  # (RUN, T)
-                _offer(
+                offer_tile(
                     tile,
                     rough,
                     m.bias[tile],
@@ -162,32 +162,6 @@ def _replay(memory: Any, z: Any, erase: Any, add: Any, items: Any, offsets: Any)
                 for d in range(memory.shape[2]):
                     kept = memory[u, k, d] * (1.0 - z[i, k] * erase[i, d])
                     memory[u, k, d] = kept + z[i, k] * add[i, d]
-
-
-@njit(cache=True, parallel=True)
-def _offer(
-    tile: Any,
-    rough: Any,
-    bias: Any,
-    first: int,
-    seen: Any,
-    seen_offsets: Any,
-    heap_scores: Any,
-    heap_items: Any,
-) -> None:
-    for n in prange(rough.shape[0]):
-        u = first + n
-        for t in range(len(tile)):
-            rough[n, t] += bias[t]
-        offer(
-            rough[n],
-            tile,
-            heap_scores[u],
-            heap_items[u],
-            seen,
-            seen_offsets[u],
-            seen_offsets[u + 1],
-        )
 
 
 @njit(cache=True, parallel=True)

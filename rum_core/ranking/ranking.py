@@ -1,7 +1,8 @@
 """Every user's list of N items from the whole catalogue, exactly, and why.
 
-`Ranker` holds a model's tables and ranks any number of blocks of users; `SCORERS` says which model
-is ranked by what. A user's list depends on his own history alone, never on the block he comes in.
+`Ranker` holds a model's tables and ranks any number of blocks of users; models/registry.py says
+which model is ranked by what. A user's list depends on his own history alone, never on the block he
+comes in.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pyarrow as pa
 from rum_core.data.histories import Histories
 from rum_core.errors import RumError
 from rum_core.models.popularity import MostPopular
+from rum_core.models.registry import MODELS, ranked_by
 from rum_core.ranking.block import Block
 from rum_core.ranking.feature_level import FeatureLevel
 from rum_core.ranking.item_level import ItemLevel
@@ -50,12 +52,12 @@ class Scorer(Protocol):
         """Items (U, N), scores (U, N), because_items (U, N, B), because_weights (U, N, B)."""
 
 
-def _rum(model: SavedModel) -> Scorer:
-    return LEVELS[model.config["level"]](model)
-
-
 LEVELS: dict[str, Callable[[SavedModel], Scorer]] = {"item": ItemLevel, "feature": FeatureLevel}
-SCORERS: dict[str, Callable[[SavedModel], Scorer]] = {"rum": _rum, POPULAR: MostPopular.of}
+
+
+def by_level(model: SavedModel) -> Scorer:
+    """RUM's scorer."""
+    return LEVELS[model.config["level"]](model)
 
 
 class Ranker:
@@ -64,10 +66,10 @@ class Ranker:
     def __init__(self, model: SavedModel) -> None:
         self.model = model
         self.name = str(model.config.get("model"))
-        if self.name not in SCORERS:
+        if self.name not in MODELS:
             raise RankError(
                 f"model {model.model_id} is of kind {self.name!r}, this program knows "
-                f"{', '.join(SCORERS)}: use the version that trained it"
+                f"{', '.join(MODELS)}: use the version that trained it"
             )
         for name, tensor in model.tensors.items():
             if not np.isfinite(tensor).all():
@@ -75,7 +77,7 @@ class Ranker:
                     f"model {model.model_id}: tensor {name} holds NaN or infinity (training "
                     "diverged): train again with a smaller train.learning_rate"
                 )
-        self.scorer = SCORERS[self.name](model)
+        self.scorer: Scorer = ranked_by(self.name)(model)
         self.popular = MostPopular(model.catalog)
         self.users = pd.Index(_values(model.users))
 
@@ -99,6 +101,8 @@ class Ranker:
         ranking = empty_ranking(len(block), top_n, because)
         ranking.complete[:] = block.eligible() >= top_n
         cold = known.lengths == 0
+        if MODELS[self.name].by_row:  # all that it knows of a user is his row
+            cold |= block.rows < 0
         ranking.source[:] = np.where(cold, POPULAR, self.name)
         for scorer, who in ((self.popular, cold), (self.scorer, ~cold)):
             users = np.flatnonzero(who & ranking.complete)

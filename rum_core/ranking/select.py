@@ -8,7 +8,7 @@ catalogue is scored in float64. So a list never depends on batches, tiles or thr
 from typing import Any, Protocol
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
 from rum_core.ranking.block import Block
 
@@ -95,12 +95,39 @@ def offer(
             better += scores[t] > heap_scores[0]
         if better:
             for t in range(first, last):
-                if scores[t] > heap_scores[0] and not _contains(seen, start, stop, items[t]):
+                if scores[t] > heap_scores[0] and not contains(seen, start, stop, items[t]):
                     _replace_least(heap_scores, heap_items, scores[t], items[t])
 
 
+@njit(cache=True, parallel=True)
+def offer_tile(
+    tile: Any,
+    rough: Any,
+    bias: Any,
+    first: int,
+    seen: Any,
+    seen_offsets: Any,
+    heap_scores: Any,
+    heap_items: Any,
+) -> None:
+    """Offer a tile (T,) to the heaps of users first, first + 1, ...; rough (n, T) is without b."""
+    for n in prange(rough.shape[0]):
+        u = first + n
+        for t in range(len(tile)):
+            rough[n, t] += bias[t]
+        offer(
+            rough[n],
+            tile,
+            heap_scores[u],
+            heap_items[u],
+            seen,
+            seen_offsets[u],
+            seen_offsets[u + 1],
+        )
+
+
 @njit(cache=True)
-def _contains(values: Any, start: int, stop: int, wanted: int) -> bool:
+def contains(values: Any, start: int, stop: int, wanted: int) -> bool:
     while start < stop:
         middle = (start + stop) >> 1
         if values[middle] < wanted:

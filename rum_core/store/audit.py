@@ -35,12 +35,14 @@ class Expectation:
     item_ids: pa.Array  # every item that may stand in a list
     without_list: int  # customers for whom fewer than top_n items are left
     exclude_seen: bool
+    source: str = "rum"  # the model's name
 
 
 def expectation(store: Store, settings: Settings, made: dict[str, Any]) -> Expectation:
     """What the lists that the record `made` of the recommend job tells of must look like."""
     snapshot = load_snapshot(store, made["snapshot"])
-    known = Catalog.from_table(store.read_table(f"{model_dir(made['model_id'])}/catalog.parquet"))
+    folder = model_dir(made["model_id"])
+    known = Catalog.from_table(store.read_table(f"{folder}/catalog.parquet"))
     item_ids = known.ids
     if settings.recommend.candidates:
         chosen = read_candidates(settings.recommend.candidates, known)
@@ -54,6 +56,7 @@ def expectation(store: Store, settings: Settings, made: dict[str, Any]) -> Expec
         item_ids=item_ids,
         without_list=made["users_without_list"],
         exclude_seen=settings.recommend.exclude_seen,
+        source=str(store.read_json(f"{folder}/config.json")["model"]),
     )
 
 
@@ -94,7 +97,7 @@ def audit(store: Store, staged: str, expected: Expectation) -> dict[str, int]:
             "abs($without - count(*)) from users anti join lists using (user_id)",
             "rows name another model": "select count(*) from lists where model_id != $model",
             "rows have an unknown source": "select count(*) from lists "
-            "where source not in ('rum', 'popular')",
+            "where source not in ($source, 'popular')",
         }
         if expected.exclude_seen:
             checks["rows name an item the customer has bought"] = (
@@ -103,7 +106,7 @@ def audit(store: Store, staged: str, expected: Expectation) -> dict[str, int]:
             )
         for rule, query in checks.items():
             given = {"n": expected.top_n, "model": expected.model_id}
-            given["without"] = expected.without_list
+            given |= {"without": expected.without_list, "source": expected.source}
             broken = _one(db, query, {k: v for k, v in given.items() if f"${k}" in query})
             if broken:
                 raise AuditError(f"audit failed: {broken} {rule}; the lists stay in {staged}")

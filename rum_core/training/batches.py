@@ -31,6 +31,7 @@ class Batch:
     tokens: Ints  # (offsets[-1],) rows of their purchases
     negatives: Ints  # shared: (C,); own: (offsets[-1], n)
     counts: Bools  # shared: (B, C); own: (offsets[-1], n)
+    key: int = 0  # of the noise that is not drawn here, see models.noise
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def make_batch(
         tokens[own],
         drawn if shared else drawn[own],
         counts_for(bought, users[mine], negatives) if shared else exist[own],
+        int(rng.integers(2**62)),
     )
 
 

@@ -16,24 +16,20 @@ from torch import Tensor
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories, Part
 from rum_core.errors import RumError
-from rum_core.evaluation.metrics import METRICS, hit_places, per_user
-from rum_core.evaluation.protocols import distinct
-from rum_core.models.rum import Rum
-from rum_core.ranking.ranking import Ranker
-from rum_core.settings import Settings
+from rum_core.models.network import Network
+from rum_core.models.registry import made_by
+from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel
 from rum_core.training.batches import epoch_batches, make_batch, stream
 from rum_core.training.optimizers import Optimizers
 from rum_core.training.sampling import Bought
 from rum_core.training.step import Worker, step
+from rum_core.training.validation import held_back, validate
 
 log = logging.getLogger(__name__)
 
-VALIDATION_USERS = 20_000  # at most, of all workers, drawn with the seed
-
 PhaseName = Literal["select", "train", "all"]
 PARTS: dict[PhaseName, Part] = {"select": "fit", "train": "train", "all": "all"}
-SAMPLE = len(PARTS)  # the stream of random numbers that draws validation users
 
 
 class TrainError(RumError):
@@ -57,7 +53,7 @@ class State:
     """Training after an epoch. `model` goes on changing when the loop goes on."""
 
     progress: Progress
-    model: Rum
+    model: Network
     optimizers: Optimizers
 
     def shared(self) -> dict[str, Tensor]:
@@ -66,14 +62,19 @@ class State:
 
     def own(self) -> dict[str, Tensor]:
         """The rows of this worker's users, and `user/key` of their optimizer."""
-        return _cpu({"user": self.model.user, **self.optimizers.state(of_users=True)})
+        user = self.model.user
+        tables = {} if user is None else {"user": user.detach()}
+        return _cpu({**tables, **self.optimizers.state(of_users=True)})
 
     def tensors(self, n_users: int, worker: Worker) -> dict[str, np.ndarray]:
         """The whole model under the names of the stored tensors; every worker must call it."""
-        user = torch.zeros(n_users, self.model.settings.dim, device=worker.device)
-        user[worker.users(n_users)] = self.model.user.detach()
-        worker.all_reduce(user)
-        tensors = _cpu({**self.model.shared(), "user": user})
+        tables: dict[str, Tensor] = {**self.model.shared()}
+        if self.model.user is not None:
+            user = torch.zeros(n_users, self.model.settings.dim, device=worker.device)
+            user[worker.users(n_users)] = self.model.user.detach()
+            worker.all_reduce(user)
+            tables["user"] = user
+        tensors = _cpu(tables)
         return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
@@ -99,9 +100,9 @@ def fit(
     "train" fits on the training part; "all" on all purchases. Each starts from the same first
     values. Raises TrainError when there is nothing to learn from, or the numbers are not finite.
     """
-    _check(settings, histories, catalog)
+    check(settings, histories, catalog)
     progress = resume.progress if resume else Progress(epochs=settings.train.epochs)
-    phases = _phases(settings, histories)
+    phases = phases_of(settings, histories)
     if progress.phase not in phases:
         progress = replace(progress, phase=phases[0])
     for phase in phases[phases.index(progress.phase) :]:
@@ -117,7 +118,8 @@ def fit(
             yield state
 
 
-def _check(settings: Settings, histories: Histories, catalog: Catalog) -> None:
+def check(settings: Settings, histories: Histories, catalog: Catalog) -> None:
+    """Raise TrainError if there is nothing to learn from."""
     if len(histories) == 0:
         raise TrainError(
             f"no customer has history.min_purchases = {settings.history.min_purchases} purchases: "
@@ -129,13 +131,14 @@ def _check(settings: Settings, histories: Histories, catalog: Catalog) -> None:
         )
 
 
-def _phases(settings: Settings, histories: Histories) -> list[PhaseName]:
+def phases_of(settings: Settings, histories: Histories) -> list[PhaseName]:
+    """The phases of a training, in order."""
     phases: list[PhaseName] = ["train"]
     if settings.train.serve == "all":
         phases.append("all")
     if settings.train.patience == 0:
         return phases
-    if _validation(settings, histories, Worker())[0].size == 0:
+    if held_back(settings, histories, Worker())[0].size == 0:
         log.warning(
             "no customer has a purchase to validate on: all %d epochs are run",
             settings.train.epochs,
@@ -146,8 +149,8 @@ def _phases(settings: Settings, histories: Histories) -> list[PhaseName]:
 
 def _first_values(
     settings: Settings, histories: Histories, catalog: Catalog, worker: Worker
-) -> tuple[Rum, Optimizers]:
-    model = Rum(
+) -> tuple[Network, Optimizers]:
+    model: Network = made_by(settings.model.name)(
         settings.model,
         len(catalog),
         len(histories),
@@ -163,7 +166,7 @@ def _phase(
     histories: Histories,
     catalog: Catalog,
     worker: Worker,
-    model: Rum,
+    model: Network,
     optimizers: Optimizers,
     progress: Progress,
 ) -> Iterator[State]:
@@ -176,7 +179,8 @@ def _phase(
         epoch = progress.epoch + 1
         progress = replace(progress, epoch=epoch, loss=loss)
         if phase == "select":
-            ndcg = validate(settings, histories, catalog, worker, model)
+            saved = _saved(settings, histories, catalog, worker, model)
+            ndcg = validate(settings, saved, histories, worker)
             validation = (*progress.validation, ndcg)
             best = int(np.argmax(validation)) + 1
             over = epoch == train.epochs or epoch - best >= train.patience
@@ -192,7 +196,7 @@ def _epoch(
     part: Histories,
     bought: Bought,
     worker: Worker,
-    model: Rum,
+    model: Network,
     optimizers: Optimizers,
     progress: Progress,
 ) -> float:
@@ -215,47 +219,23 @@ def _epoch(
     return loss
 
 
-def validate(
-    settings: Settings, histories: Histories, catalog: Catalog, worker: Worker, model: Rum
-) -> float:
-    """Mean NDCG@N of the validation cut, from the memory after part "fit"; that part left out."""
-    users, targets = _validation(settings, histories, worker)
-    before = histories.take(users).part("fit", settings.history.train_fraction)
+def _saved(
+    settings: Settings, histories: Histories, catalog: Catalog, worker: Worker, model: Network
+) -> SavedModel:
+    """The model as it is ranked by, with the rows of this worker's users."""
     tensors = _cpu(dict(model.named_parameters()))
-    own = worker.users(len(histories))
-    saved = SavedModel(
+    return SavedModel(
         "validated",
-        {"model": "rum", **settings.model.model_dump()},
+        config_of(settings),
         {name: tensor.numpy() for name, tensor in tensors.items()},
         catalog,
-        histories.take(own).user_ids,
+        histories.take(worker.users(len(histories))).user_ids,
         {},
     )
-    top_n = min(settings.recommend.top_n, len(catalog))
-    sums = torch.zeros(2, dtype=torch.float64, device=worker.device)
-    if len(users):
-        lists = Ranker(saved).rank(before, top_n=top_n).items
-        values = per_user(hit_places(lists, targets), targets.lengths)[:, METRICS.index("ndcg")]
-        sums += torch.tensor([values.sum(), len(values)], device=worker.device)
-    worker.all_reduce(sums)
-    return float(sums[0] / sums[1])
-
-
-def _validation(
-    settings: Settings, histories: Histories, worker: Worker
-) -> tuple[np.ndarray, Histories]:
-    """This worker's validation users (V,), and their targets: new items of the validation cut."""
-    fraction = settings.history.train_fraction
-    seen = histories.part("fit", fraction)
-    targets = distinct(histories.after("fit", fraction), seen=seen)
-    users = np.flatnonzero(targets.lengths > 0)
-    users = stream(settings.train.seed, SAMPLE).permutation(users)[:VALIDATION_USERS]
-    users = np.sort(users[users % worker.world == worker.rank])
-    return users, targets.take(users)
 
 
 def _restore(
-    model: Rum, optimizers: Optimizers, resume: Resume, n_users: int, worker: Worker
+    model: Network, optimizers: Optimizers, resume: Resume, n_users: int, worker: Worker
 ) -> None:
     """Put back what was saved, whatever the number of workers was."""
     own = {}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer, SparseAdam
 
-from rum_core.models.rum import Rum
+from rum_core.models.network import Network
 from rum_core.settings import Train
 
 OF_ROWS: dict[str, Any] = {"sgd": SGD, "adam": SparseAdam}
@@ -20,27 +20,34 @@ OF_ALL: dict[str, Any] = {"sgd": SGD, "adam": Adam}
 class Optimizers:
     """One for what all workers hold alike by rows, one for the rest of it, one for own users."""
 
-    def __init__(self, model: Rum, train: Train) -> None:
+    def __init__(self, model: Network, train: Train) -> None:
         self.names = {parameter: name for name, parameter in model.named_parameters()}
         self.small = list(model.small().values())
-        self.tables = [p for p in model.shared().values() if p not in set(self.small)]
-        self.user = model.user
+        self.tables = list(model.tables().values())
+        self.users = [] if model.user is None else [model.user]
         rate = train.learning_rate
         rows, every = OF_ROWS[train.optimizer], OF_ALL[train.optimizer]
-        self.of_users: list[Optimizer] = [rows([self.user], lr=rate)]
+        self.of_users: list[Optimizer] = [rows([table], lr=rate) for table in self.users]
         self.of_shared: list[Optimizer] = [rows(self.tables, lr=rate)]
         if self.small:
             self.of_shared.append(every(self.small, lr=rate))
 
     def step(
-        self, rows: Tensor, tables: list[Tensor], small: list[Tensor], own: Tensor, user: Tensor
+        self,
+        rows: Tensor,
+        tables: list[Tensor],
+        small: list[Tensor],
+        own: Tensor,
+        users: list[Tensor],
     ) -> None:
-        """Move by gradients: of `rows` (R,) of each table, of the rest, of users `own` (B,)."""
+        """Move by gradients: of `rows` (R,) of each table, of the rest, of users `own` (B,) of the
+        user table if there is one."""
         for parameter, gradient in zip(self.tables, tables, strict=True):
             parameter.grad = _sparse(rows, gradient, parameter)
         for parameter, gradient in zip(self.small, small, strict=True):
             parameter.grad = gradient
-        self.user.grad = _sparse(own, user, self.user)
+        for table, gradient in zip(self.users, users, strict=True):
+            table.grad = _sparse(own, gradient, table)
         for optimizer in (*self.of_users, *self.of_shared):
             optimizer.step()
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from rum_core.models.rum import SCORERS, Rum
+from rum_core.models.network import Network, Rows
+from rum_core.models.noise import Noise
 from rum_core.settings import Settings
 from rum_core.training.batches import Batch, Piece, pieces
 from rum_core.training.losses import LOSSES
 from rum_core.training.optimizers import Optimizers
 
 CELLS = 2**21  # numbers in the largest array of a piece
-STRETCH = 128  # purchases of a long history that the item level scores at a time
 
 
 @dataclass(frozen=True)
@@ -39,74 +39,73 @@ class Worker:
 
 
 def step(
-    settings: Settings, batch: Batch, worker: Worker, model: Rum, optimizers: Optimizers
+    settings: Settings, batch: Batch, worker: Worker, model: Network, optimizers: Optimizers
 ) -> Tensor:
     """One step of all workers; the sum of the losses of the batch's purchases ()."""
     train, device = settings.train, worker.device
     rows = torch.from_numpy(batch.rows).to(device)
     own = torch.from_numpy(batch.users // worker.world).to(device)
     keep = 1.0 if batch.keep is None else torch.from_numpy(batch.keep).to(device)
-    item = model.item.detach()[rows]  # (R, D)
-    b = model.item_bias.detach()[rows] if settings.model.item_bias else item.new_zeros(len(rows))
-    q = item * keep
-    p = model.user.detach()[own]  # (B, D)
+    values = {name: table.detach()[rows] for name, table in model.tables().items()}
+    used = {n: value * keep if value.dim() == 2 else value for n, value in values.items()}
+    p = None if model.user is None else model.user.detach()[own]  # (B, D)
     small = list(model.small().values())
-    for leaf in (q, b, p, *small):
+    for leaf in (*used.values(), *small, *([] if p is None else [p])):
         leaf.requires_grad_()
         leaf.grad = torch.zeros_like(leaf)
 
     loss = torch.zeros((), device=device)
-    stretch, context, cells = _measures(settings, batch)
+    noise = Noise(batch.key, train.dropout)
+    stretch, context, cells = _measures(settings, model, batch)
     for group in pieces(batch, stretch, context, cells):
         M = None
         for piece in group:
-            value, M = _piece_loss(settings, model, q, b, p[piece.users], piece, M)
+            mine = None if p is None else p[piece.users]
+            value, M = _piece_loss(settings, model, used, mine, piece, M, noise)
             value.backward()  # type: ignore[no-untyped-call]
             M = None if M is None else M.detach()
             loss += value.detach()
 
-    tables = [_grad(q) * keep, _grad(b)]
+    tables = [_grad(leaf) * keep if leaf.dim() == 2 else _grad(leaf) for leaf in used.values()]
     others = [_grad(parameter) for parameter in small]
+    users = [] if p is None else [_grad(p)]
     _sum_over_workers(worker, [*tables, *others, loss])
     if train.l2:  # lambda |theta|^2 of eq 5, of each row that the batch uses, once
-        pairs = zip([*tables, *others, _grad(p)], [item, b, *small, p], strict=True)
-        for gradient, value in pairs:
+        held = [*values.values(), *small, *([] if p is None else [p])]
+        for gradient, value in zip([*tables, *others, *users], held, strict=True):
             gradient += 2 * train.l2 * value.detach()
-    optimizers.step(rows, tables[: 1 + settings.model.item_bias], others, own, _grad(p))
+    optimizers.step(rows, tables, others, own, users)
     return loss
 
 
-def _measures(settings: Settings, batch: Batch) -> tuple[int, int, int]:
+def _measures(settings: Settings, model: Network, batch: Batch) -> tuple[int, int, int]:
     """How pieces are cut: purchases at a stretch, before it, and of a group at a time."""
-    model, negatives = settings.model, batch.negatives.shape[-1]
-    own = batch.negatives.ndim == 2
-    if model.level == "item":
-        stretch, context = max(STRETCH, model.slots), model.slots
-        width = (1 + negatives) * (stretch + context) if own else negatives
-    else:
-        stretch, context = settings.train.bptt, 0
-        width = max(negatives * (model.dim if own else 1), model.slots * model.dim)
+    stretch, context = model.stretches(settings.train.bptt)
+    own, negatives = batch.negatives.ndim == 2, batch.negatives.shape[-1]
+    width = model.cells(negatives, own=own, length=stretch + context)
     return stretch, context, max(1, CELLS // width)
 
 
 def _piece_loss(
     settings: Settings,
-    model: Rum,
-    q: Tensor,
-    b: Tensor,
-    p: Tensor,
+    model: Network,
+    rows: Rows,
+    p: Tensor | None,
     piece: Piece,
     M: Tensor | None,
+    noise: Noise,
 ) -> tuple[Tensor, Tensor | None]:
     """Sum of the losses of a piece's targets, and the memory after it."""
     tokens, real, negatives, counts = (
-        torch.from_numpy(a).to(q.device)
+        torch.from_numpy(a).to(rows["item"].device)
         for a in (piece.tokens, piece.real, piece.negatives, piece.counts)
     )
     M = None if M is None else M[: len(tokens)]  # shorter histories have ended
-    positive, negative, M = SCORERS[settings.model.level](model, q, p, tokens, real, negatives, M)
-    positive = positive + embedding(tokens, b[:, None])[..., 0]
-    negative = negative + embedding(negatives, b[:, None])[..., 0]
+    positive, negative, M = model.scores(rows, p, tokens, real, negatives, M, noise)
+    if "item_bias" in rows:
+        b = rows["item_bias"][:, None]
+        positive = positive + embedding(tokens, b)[..., 0]
+        negative = negative + embedding(negatives, b)[..., 0]
     values = LOSSES[settings.train.loss](positive, negative, counts)
     return torch.where(real, values, 0.0)[:, piece.context :].sum(), M
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rum_core import settings as s
+from rum_core.models import network
 from rum_core.models.rum import Rum
 from rum_core.training import step as step_module
 from rum_core.training.batches import Batch, epoch_batches, make_batch, pieces, stream
@@ -95,7 +96,7 @@ def plain_loss(chosen: s.Settings, batch: Batch, model: Rum) -> Tensor:
 def cuts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch as one piece, or in many groups of users and stretches of time."""
     if request.param == "cut":
-        monkeypatch.setattr(step_module, "STRETCH", 3)
+        monkeypatch.setattr(network, "STRETCH", 3)
         monkeypatch.setattr(step_module, "CELLS", 60)
 
 
@@ -120,11 +121,12 @@ def test_a_step_moves_by_the_gradient_of_the_plain_loop(
 
 def test_the_cut_really_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several groups and several stretches, and every purchase is a target once."""
-    monkeypatch.setattr(step_module, "STRETCH", 3)
+    monkeypatch.setattr(network, "STRETCH", 3)
     monkeypatch.setattr(step_module, "CELLS", 60)
     for loss in ("bce", "softmax"):
-        batch = batch_of(settings_of("item", loss), np.arange(7))
-        stretch, context, cells = step_module._measures(settings_of("item", loss), batch)
+        chosen = settings_of("item", loss)
+        batch = batch_of(chosen, np.arange(7))
+        stretch, context, cells = step_module._measures(chosen, model_of(chosen), batch)
         groups = list(pieces(batch, stretch, context, cells))
         assert len(groups) > 2
         assert max(len(group) for group in groups) == 4

@@ -14,8 +14,10 @@ from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.evaluation.metrics import METRICS, hit_places, per_user
 from rum_core.evaluation.protocols import paper_split
+from rum_core.models.registry import MODELS
 from rum_core.ranking.ranking import Ranker
 from rum_core.store.checkpoint import SavedModel
+from rum_core.training.closed import fit_closed
 from rum_core.training.loop import Progress, Resume, State, TrainError, fit
 from rum_core.training.step import Worker
 from tests import oracle
@@ -309,17 +311,19 @@ def ndcg(model: SavedModel, histories: Histories) -> np.ndarray:
 
 
 def trained(chosen: s.Settings, histories: Histories, items: int) -> tuple[np.ndarray, np.ndarray]:
-    """What RUM and MostPopular reach for each user, both of the training part."""
+    """What a model and MostPopular reach for each user, both of the training part."""
     part = histories.part("train", 0.7).items
     plain = oracle.catalog_of(items)
     catalog = Catalog(plain.ids, np.bincount(part, minlength=items), plain.hashes)
     worker = Worker()
-    *_, last = fit(chosen, histories, catalog, worker)
-    tensors = last.tensors(len(histories), worker)
-    config = {"model": "rum", **chosen.model.model_dump()}
-    rum = SavedModel("rum", config, tensors, catalog, histories.user_ids, {})
+    if MODELS[chosen.model.name].gradients:
+        *_, last = fit(chosen, histories, catalog, worker)
+        tensors = last.tensors(len(histories), worker)
+    else:
+        *_, (_, tensors) = fit_closed(chosen, histories, catalog)
+    ours = SavedModel("m", s.config_of(chosen), tensors, catalog, histories.user_ids, {})
     popular = SavedModel("p", {"model": "popular"}, {}, catalog, histories.user_ids, {})
-    return ndcg(rum, histories), ndcg(popular, histories)
+    return ndcg(ours, histories), ndcg(popular, histories)
 
 
 def markov_chain(users: int, length: int, items: int, seed: int) -> Histories:
@@ -394,3 +398,25 @@ def test_nothing_is_found_in_noise(level: str) -> None:
     ours, popular = trained(planted(level, {"slots": 20}, dropout=0.5), histories, 60)
     assert lead(ours, popular) < 2
     assert ours.mean() > popular.mean() / 2  # but popularity is learned
+
+
+@pytest.mark.parametrize("name", ["fpmc", "dream", "sasrec", "seqknn"])
+def test_a_model_of_order_finds_the_chain(name: str, without_order: np.ndarray) -> None:
+    histories, items, _ = SHOPS["chain"]
+    ours, popular = trained(planted("item", {"name": name}), histories, items)
+    assert ours.mean() > 3 * popular.mean()
+    assert lead(ours, without_order) > 3
+
+
+@pytest.fixture(scope="module")
+def without_order() -> np.ndarray:
+    """What matrix factorisation makes of the chain."""
+    histories, items, _ = SHOPS["chain"]
+    return trained(planted("item", {"name": "mf"}), histories, items)[0]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("rum", "popular")])
+def test_no_other_model_finds_anything_in_noise(name: str) -> None:
+    histories = noise(250, 12, 60, seed=1)
+    ours, popular = trained(planted("item", {"name": name}, dropout=0.5), histories, 60)
+    assert lead(ours, popular) < 2

@@ -1,0 +1,166 @@
+"""Item-to-item models over the whole catalogue: a sparse sum over the history, exact throughout.
+
+score_j = b_j + sum over purchases i of decay^age weights_ij, age 0 for the newest, in float64 and
+in that order, rounded to float32. Only items that some purchase speaks for are summed; the others
+come by b alone. U users, I items, N list length, B reasons. Beside it: `reference.py`.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+from rum_core.ranking.block import Block
+from rum_core.ranking.select import contains
+from rum_core.store.checkpoint import SavedModel
+
+RUN = 64  # users that a thread takes at a time
+
+
+class Neighbours:
+    """A model's weights; made once, ranks any number of blocks."""
+
+    block_users = 16_384
+
+    def __init__(self, model: SavedModel) -> None:
+        t = model.tensors
+        self.weights = (t["indptr"], t["indices"], t["weights"].astype(np.float64))
+        self.bias = t["item_bias"].astype(np.float64)
+        self.decay = float(model.config["decay"])
+        self.tie_rank = model.catalog.tie_rank
+
+    def lists(
+        self, block: Block, top_n: int, because: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Items (U, N), scores (U, N), and the purchases (U, N, B) with the largest part in each
+        score, as their share of all parts above 0."""
+        allowed = np.zeros(len(self.bias), dtype=np.bool_)
+        allowed[block.candidates] = True
+        plain = self.bias[block.candidates].astype(np.float32)
+        order = np.lexsort((self.tie_rank[block.candidates], -plain))
+        history = (block.known.items, block.known.offsets)
+        seen = (block.seen, block.seen_offsets)
+        items, scores = _rank(
+            history,
+            self.weights,
+            self.bias,
+            self.decay,
+            allowed,
+            block.candidates[order],
+            seen,
+            self.tie_rank,
+            top_n,
+        )
+        named, shares = _because(items, history, self.weights, self.decay, because)
+        return items, scores, named, shares
+
+
+@njit(cache=True, parallel=True)
+def _rank(
+    history: Any,
+    weights: Any,
+    bias: Any,
+    decay: float,
+    allowed: Any,
+    order: Any,
+    seen: Any,
+    tie_rank: Any,
+    top_n: int,
+) -> Any:
+    bought, offsets = history
+    indptr, indices, values = weights
+    barred, barred_offsets = seen
+    users = len(offsets) - 1
+    items = np.full((users, top_n), -1, np.int32)
+    scores = np.full((users, top_n), -np.inf, np.float32)
+    for run in prange((users + RUN - 1) // RUN):
+        sums = np.zeros(len(bias))
+        touched = np.zeros(len(bias), np.bool_)
+        which = np.empty(len(bias), np.int32)
+        for u in range(run * RUN, min((run + 1) * RUN, users)):
+            count = 0
+            weight = 1.0
+            for place in range(offsets[u + 1] - 1, offsets[u] - 1, -1):
+                i = bought[place]
+                for at in range(indptr[i], indptr[i + 1]):
+                    j = indices[at]
+                    if not touched[j]:
+                        touched[j] = True
+                        sums[j] = bias[j]
+                        which[count] = j
+                        count += 1
+                    sums[j] += weight * values[at]
+                weight *= decay
+            start, stop = barred_offsets[u], barred_offsets[u + 1]
+            for n in range(count):
+                j = which[n]
+                if allowed[j] and not contains(barred, start, stop, j):
+                    _insert(items[u], scores[u], j, np.float32(sums[j]), tie_rank)
+            free = 0
+            for j in order:  # the untouched, best first
+                if free == top_n:
+                    break
+                if not touched[j] and not contains(barred, start, stop, j):
+                    _insert(items[u], scores[u], j, np.float32(bias[j]), tie_rank)
+                    free += 1
+            for n in range(count):
+                touched[which[n]] = False
+    return items, scores
+
+
+@njit(cache=True)
+def _insert(items: Any, scores: Any, item: int, score: Any, tie_rank: Any) -> None:
+    """Put an item into a user's list (N,), which is in the order of (-score, tie rank)."""
+    at = len(items)
+    while at > 0 and (
+        items[at - 1] < 0
+        or score > scores[at - 1]
+        or (score == scores[at - 1] and tie_rank[item] < tie_rank[items[at - 1]])
+    ):
+        at -= 1
+    if at < len(items):
+        for later in range(len(items) - 1, at, -1):
+            items[later] = items[later - 1]
+            scores[later] = scores[later - 1]
+        items[at] = item
+        scores[at] = score
+
+
+@njit(cache=True, parallel=True)
+def _because(items: Any, history: Any, weights: Any, decay: float, most: int) -> Any:
+    bought, offsets = history
+    indptr, indices, values = weights
+    chosen = np.full((items.shape[0], items.shape[1], most), -1, np.int32)
+    shares = np.zeros((items.shape[0], items.shape[1], most), np.float32)
+    for u in prange(items.shape[0] if most else 0):
+        mine = bought[offsets[u] : offsets[u + 1]][::-1]  # newest first
+        parts = np.empty(len(mine))
+        for n in range(items.shape[1]):
+            parts[:] = 0.0
+            weight = 1.0
+            for place in range(len(mine)):
+                part = 0.0
+                for at in range(indptr[mine[place]], indptr[mine[place] + 1]):
+                    if indices[at] == items[u, n]:
+                        part = weight * values[at]
+                weight *= decay
+                newest = place  # an item bought twice stands where it was bought last
+                for earlier in range(place):
+                    if mine[earlier] == mine[place]:
+                        newest = earlier
+                        break
+                parts[newest] += part
+            total = 0.0
+            for place in range(len(mine)):
+                total += max(parts[place], 0.0)
+            for b in range(min(most, len(mine))):
+                best = -1
+                for place in range(len(mine)):
+                    if parts[place] > 0.0 and (best < 0 or parts[place] > parts[best]):
+                        best = place
+                if best < 0:
+                    break
+                chosen[u, n, b] = mine[best]
+                shares[u, n, b] = parts[best] / total
+                parts[best] = 0.0
+    return chosen, shares

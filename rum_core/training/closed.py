@@ -1,0 +1,41 @@
+"""Models in closed form: the phases of `loop`, each one call of a plain function, on one machine.
+
+No epoch is chosen: "select" only says what the model is worth on the validation cut.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from rum_core.data.catalog import Catalog
+from rum_core.data.histories import Histories
+from rum_core.models.registry import made_by
+from rum_core.settings import Settings, config_of
+from rum_core.store.checkpoint import SavedModel
+from rum_core.training.loop import PARTS, Progress, check, phases_of
+from rum_core.training.step import Worker
+from rum_core.training.validation import validate
+
+Tensors = dict[str, np.ndarray]
+Fit = Callable[[Histories, Catalog, Settings], Tensors]  # of a part, and a catalogue of its counts
+
+
+def fit_closed(
+    settings: Settings, histories: Histories, catalog: Catalog
+) -> Iterator[tuple[Progress, Tensors]]:
+    """The model of each phase, of histories of U users over this catalogue (no index is -1)."""
+    check(settings, histories, catalog)
+    fit: Fit = made_by(settings.model.name)
+    progress = Progress(finished=True)
+    for phase in phases_of(settings, histories):
+        part = histories.part(PARTS[phase], settings.history.train_fraction)
+        counts = np.bincount(part.items, minlength=len(catalog))
+        known = Catalog(catalog.ids, counts, catalog.hashes)
+        tensors = fit(part, known, settings)
+        validation = progress.validation
+        if phase == "select":
+            nobody = histories.user_ids.slice(0, 0)
+            saved = SavedModel("validated", config_of(settings), tensors, known, nobody, {})
+            validation = (validate(settings, saved, histories, Worker()),)
+        progress = Progress(phase, finished=True, validation=validation)
+        yield progress, tensors

@@ -1,0 +1,49 @@
+"""Validation: the last fifth of each training part, from lists that are made of what precedes it.
+
+Nothing here sees the test part, or anything that follows the training part.
+"""
+
+import numpy as np
+import torch
+
+from rum_core.data.histories import Histories
+from rum_core.evaluation.metrics import METRICS, hit_places, per_user
+from rum_core.evaluation.protocols import distinct
+from rum_core.ranking.ranking import Ranker
+from rum_core.settings import Settings
+from rum_core.store.checkpoint import SavedModel
+from rum_core.training.batches import stream
+from rum_core.training.step import Worker
+
+VALIDATION_USERS = 20_000  # at most, of all workers, drawn with the seed
+SAMPLE = 3  # the stream of random numbers that draws them; the phases have those before it
+
+
+def validate(settings: Settings, model: SavedModel, histories: Histories, worker: Worker) -> float:
+    """Mean NDCG@N of the validation cut, from the memory after part "fit"; that part left out.
+
+    `model` knows part "fit", and the rows of this worker's users if it has any.
+    """
+    users, targets = held_back(settings, histories, worker)
+    before = histories.take(users).part("fit", settings.history.train_fraction)
+    top_n = min(settings.recommend.top_n, len(model.catalog))
+    sums = torch.zeros(2, dtype=torch.float64, device=worker.device)
+    if len(users):
+        lists = Ranker(model).rank(before, top_n=top_n).items
+        values = per_user(hit_places(lists, targets), targets.lengths)[:, METRICS.index("ndcg")]
+        sums += torch.tensor([values.sum(), len(values)], device=worker.device)
+    worker.all_reduce(sums)
+    return float(sums[0] / sums[1])
+
+
+def held_back(
+    settings: Settings, histories: Histories, worker: Worker
+) -> tuple[np.ndarray, Histories]:
+    """This worker's validation users (V,), and their targets: new items of the validation cut."""
+    fraction = settings.history.train_fraction
+    seen = histories.part("fit", fraction)
+    targets = distinct(histories.after("fit", fraction), seen=seen)
+    users = np.flatnonzero(targets.lengths > 0)
+    users = stream(settings.train.seed, SAMPLE).permutation(users)[:VALIDATION_USERS]
+    users = np.sort(users[users % worker.world == worker.rank])
+    return users, targets.take(users)
