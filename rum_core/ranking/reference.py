@@ -162,7 +162,8 @@ def _explain(
     model: SavedModel, ranking: Ranking, user: int, history: np.ndarray, because: int
 ) -> None:
     """Attention z of item-level RUM; of neighbours the share of what adds to the score."""
-    if model.config["model"] in OF_NEIGHBOURS:
+    neighbours = model.config["model"] in OF_NEIGHBOURS
+    if neighbours:
         slots = history
         given = parts(model, history)[::-1]  # (L, I)
     else:
@@ -170,9 +171,11 @@ def _explain(
         given = attention(model, model.tensors["item"][slots].astype(np.float64)).T
     newest = {j: s for s, j in enumerate(slots)}
     for n, i in enumerate(ranking.items[user]):
-        weight = {j: max(0.0, given[slots == j, i].sum()) for j in newest}
-        total = sum(weight.values()) or 1.0
-        share = {j: np.float32(w / total) for j, w in weight.items() if w > 0}
-        first = sorted(share, key=lambda j: (-share[j], -newest[j]))[:because]
+        weight = {j: given[slots == j, i].sum() for j in newest}
+        if neighbours:
+            total = sum(max(0.0, w) for w in weight.values())
+            weight = {j: w / total for j, w in weight.items() if w > 0}
+        weight = {j: np.float32(w) for j, w in weight.items()}
+        first = sorted(weight, key=lambda j: (-weight[j], -newest[j]))[:because]
         ranking.because_items[user, n, : len(first)] = first
-        ranking.because_weights[user, n, : len(first)] = [share[j] for j in first]
+        ranking.because_weights[user, n, : len(first)] = [weight[j] for j in first]
