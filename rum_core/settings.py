@@ -179,7 +179,7 @@ class Model(Section):
         json_schema_extra=_of("sasrec"),
     )
     neighbours: int = Field(
-        200,
+        500,
         ge=1,
         le=100_000,
         description="itemknn, seqknn, ease: items that a purchase speaks for, those with the "

@@ -5,7 +5,7 @@ B_ij = -P_ij / P_jj. X (U, I) says who bought what. P is dense, so the catalogue
 """
 
 import numpy as np
-from scipy import linalg
+from scipy import linalg, sparse
 
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
@@ -29,9 +29,7 @@ def fit(histories: Histories, catalog: Catalog, settings: Settings) -> Tensors:
             "use model.name = itemknn or seqknn"
         )
     X = bought(histories, len(catalog))[:, known]
-    gram = (X.T @ X).toarray()
-    gram[np.diag_indices_from(gram)] += settings.model.ease_l2
-    P = linalg.inv(gram, overwrite_a=True, check_finite=False)
+    P = precision(X, settings.model.ease_l2)
     B = -P / np.diag(P)
     np.fill_diagonal(B, 0.0)
     i, j = np.nonzero(B)
@@ -40,3 +38,17 @@ def fit(histories: Histories, catalog: Catalog, settings: Settings) -> Tensors:
         least = np.partition(size, -settings.model.neighbours, axis=1)
         i, j = np.nonzero((size >= least[:, -settings.model.neighbours, None]) & (B != 0))
     return as_tensors(known[i], known[j], B[i, j], catalog, settings.model.neighbours)
+
+
+def precision(X: sparse.csr_array, l2: float) -> np.ndarray:
+    """P = (X'X + l2)^-1 (I, I). Only the shorter side of X is inverted: with fewer users than items
+    P = (1 - X' (X X' + l2)^-1 X) / l2 (Woodbury)."""
+    users, items = X.shape
+    gram = (X.T @ X if items <= users else X @ X.T).toarray()
+    gram[np.diag_indices_from(gram)] += l2
+    inverse = linalg.inv(gram, overwrite_a=True, check_finite=False)
+    if items <= users:
+        return np.asarray(inverse)
+    P = -(X.T @ (X.T @ inverse).T)  # the inverse is symmetric
+    P[np.diag_indices_from(P)] += 1.0
+    return np.asarray(P / l2)

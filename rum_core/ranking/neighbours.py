@@ -128,39 +128,54 @@ def _insert(items: Any, scores: Any, item: int, score: Any, tie_rank: Any) -> No
 
 @njit(cache=True, parallel=True)
 def _because(items: Any, history: Any, weights: Any, decay: float, most: int) -> Any:
-    bought, offsets = history
-    indptr, indices, values = weights
+    offsets = history[1]
+    users = items.shape[0] if most else 0
     chosen = np.full((items.shape[0], items.shape[1], most), -1, np.int32)
     shares = np.zeros((items.shape[0], items.shape[1], most), np.float32)
-    for u in prange(items.shape[0] if most else 0):
-        mine = bought[offsets[u] : offsets[u + 1]][::-1]  # newest first
-        parts = np.empty(len(mine))
-        for n in range(items.shape[1]):
-            parts[:] = 0.0
-            weight = 1.0
-            for place in range(len(mine)):
-                part = 0.0
-                for at in range(indptr[mine[place]], indptr[mine[place] + 1]):
-                    if indices[at] == items[u, n]:
-                        part = weight * values[at]
-                weight *= decay
-                newest = place  # an item bought twice stands where it was bought last
-                for earlier in range(place):
-                    if mine[earlier] == mine[place]:
-                        newest = earlier
-                        break
-                parts[newest] += part
-            total = 0.0
-            for place in range(len(mine)):
-                total += max(parts[place], 0.0)
-            for b in range(min(most, len(mine))):
-                best = -1
-                for place in range(len(mine)):
-                    if parts[place] > 0.0 and (best < 0 or parts[place] > parts[best]):
-                        best = place
-                if best < 0:
-                    break
-                chosen[u, n, b] = mine[best]
-                shares[u, n, b] = parts[best] / total
-                parts[best] = 0.0
+    for run in prange((users + RUN - 1) // RUN):
+        for u in range(run * RUN, min((run + 1) * RUN, users)):
+            _explain(
+                items[u],
+                history[0][offsets[u] : offsets[u + 1]],
+                weights,
+                decay,
+                chosen[u],
+                shares[u],
+            )
     return chosen, shares
+
+
+@njit(cache=True)
+def _explain(
+    items: Any, history: Any, weights: Any, decay: float, chosen: Any, shares: Any
+) -> None:
+    """Reasons chosen (N, B) and their shares of a user's list (N,)."""
+    indptr, indices, values = weights
+    parts = np.empty(len(history))
+    for n in range(len(items)):
+        parts[:] = 0.0
+        weight = 1.0
+        for place in range(len(history) - 1, -1, -1):
+            i = history[place]
+            part = 0.0
+            for at in range(indptr[i], indptr[i + 1]):
+                if indices[at] == items[n]:
+                    part = weight * values[at]
+            weight *= decay
+            newest = len(history) - 1  # an item bought twice stands where it was bought last
+            while history[newest] != i:
+                newest -= 1
+            parts[newest] += part
+        total = 0.0
+        for place in range(len(history)):
+            total += max(parts[place], 0.0)
+        for b in range(min(chosen.shape[1], len(history))):
+            best = -1
+            for place in range(len(history) - 1, -1, -1):
+                if parts[place] > 0.0 and (best < 0 or parts[place] > parts[best]):
+                    best = place
+            if best < 0:
+                break
+            chosen[n, b] = history[best]
+            shares[n, b] = parts[best] / total
+            parts[best] = 0.0

@@ -215,11 +215,13 @@ def test_directed_weights_by_hand(gap: int) -> None:
     assert found[0, 3] != found[3, 0]
 
 
-def test_ease_is_the_least_squares_of_each_item_by_the_others() -> None:
+@pytest.mark.parametrize("users", [30, 5])  # more than items, and fewer
+def test_ease_is_the_least_squares_of_each_item_by_the_others(users: int) -> None:
     rng = np.random.default_rng(0)
-    bought = [rng.choice(8, rng.integers(2, 7), replace=False).tolist() for _ in range(30)]
+    some = [rng.choice(8, rng.integers(2, 7), replace=False).tolist() for _ in range(users - 1)]
+    bought = [list(range(8)), *some]  # all eight are bought by someone, two by nobody
     found = weights_of("ease", bought, 10, ease_l2=3.0)
-    X = np.zeros((30, 10))
+    X = np.zeros((len(bought), 10))
     for user, one in enumerate(bought):
         X[user, one] = 1
     for j in range(10):
