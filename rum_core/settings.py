@@ -258,6 +258,11 @@ class Train(Section):
         le=100_000,
         description="negatives: for bce and bpr a purchase's own, for softmax shared by a batch",
     )
+    negative_sampling: Literal["uniform", "popular"] = Field(
+        "uniform",
+        description="how they are drawn: all items alike, or by the 3/4 power of how many "
+        "customers have bought them",
+    )
     optimizer: Literal["sgd", "adam"] = Field("adam", description="sgd, or adam")
     learning_rate: float = Field(0.003, gt=0, le=100, description="step size")
     l2: float = Field(0.0, ge=0, le=10, description="lambda of eq 5, on the rows a batch uses")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rum_core.data.histories import Histories
 from rum_core.settings import Train
 from rum_core.training.losses import SHARED
-from rum_core.training.sampling import Bought, counts_for, own_negatives, shared_negatives
+from rum_core.training.sampling import SAMPLERS, Bought, counts_for
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -71,11 +71,12 @@ def make_batch(
     users = users[np.argsort(-histories.lengths[users], kind="stable")]
     items = histories.take(users)
     shared = train.loss in SHARED
+    draw_shared, draw_own = SAMPLERS[train.negative_sampling]
     if shared:
-        negatives = shared_negatives(bought.n_items, train.negatives, rng)
+        negatives = draw_shared(bought, train.negatives, rng)
     else:
         owner = np.repeat(users, items.lengths)
-        negatives, exist = own_negatives(bought, owner, train.negatives, rng)
+        negatives, exist = draw_own(bought, owner, train.negatives, rng)
     rows, place = np.unique(
         np.concatenate([items.items.astype(np.int64), negatives.ravel()]), return_inverse=True
     )

@@ -4,7 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rum_core.training.sampling import Bought, counts_for, own_negatives, shared_negatives
+from rum_core.training.sampling import (
+    Bought,
+    counts_for,
+    own_negatives,
+    own_popular,
+    shared_negatives,
+    shared_popular,
+)
 from tests.oracle import histories_of
 
 ITEMS = 9
@@ -50,3 +57,20 @@ def test_shared_negatives_count_for_those_who_did_not_buy_them(
     users = np.arange(len(bought))[::-1]
     expected = [[item not in bought[user] for item in shared] for user in users]
     assert (counts_for(table, users, shared) == np.array(expected)).all()
+
+
+def test_popular_negatives_follow_the_power_of_popularity_and_spare_what_was_bought() -> None:
+    histories = histories_of([[0, 1], [0, 1, 2], [0], [0, 3, 3]])  # by users: 4, 2, 1, 1
+    bought = Bought.of(histories, 6)
+    rng = np.random.default_rng(0)
+    expected = np.array([4, 2, 1, 1, 0, 0]) ** 0.75
+    expected = expected / expected.sum()
+    np.testing.assert_allclose(bought.popularity, expected)
+    items, counts = own_popular(bought, np.repeat(np.arange(4), 500), 10, rng)
+    np.testing.assert_allclose(np.bincount(items.ravel(), minlength=6) / 20000, expected, atol=0.02)
+    for user in range(4):
+        mine = slice(500 * user, 500 * user + 500)
+        np.testing.assert_array_equal(counts[mine], ~np.isin(items[mine], histories[user]))
+    assert shared_popular(bought, 10, rng).tolist() == [0, 1, 2, 3]
+    drawn = [shared_popular(bought, 1, rng)[0] for _ in range(2000)]
+    np.testing.assert_allclose(np.bincount(drawn, minlength=6) / 2000, expected, atol=0.05)
