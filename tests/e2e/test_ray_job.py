@@ -21,6 +21,7 @@ def test_ray_job_submit_trains_a_model(shop: Path, env: dict[str, str]) -> None:
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     head = ["ray", "start", "--head", "--block", f"--port={gcs}", "--node-ip-address=127.0.0.1"]
     head += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
+    head += [f"--dashboard-agent-listen-port={free_port()}"]  # another Ray here may hold the usual
     address, log = f"http://127.0.0.1:{dashboard}", shop / "ray.log"
     with running([*head, "--disable-usage-stats"], env, log, shop):
         wait_for(f"{address}/api/version", log)
