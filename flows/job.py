@@ -74,12 +74,15 @@ def _pass_on(stream: IO[str], last: deque[str]) -> None:
 def _submit(verb: str, arguments: list[str], address: str) -> None:
     from ray.job_submission import JobStatus, JobSubmissionClient  # only where a cluster is used
 
-    client = JobSubmissionClient(address)
     handed_on = {k: v for k, v in os.environ.items() if k.startswith("RUM_")}
-    job = client.submit_job(
-        entrypoint=subprocess.list2cmdline(["python", "-m", f"jobs.{verb}", *arguments]),
-        runtime_env={"env_vars": handed_on},
-    )
+    try:
+        client = JobSubmissionClient(address)
+        job = client.submit_job(
+            entrypoint=subprocess.list2cmdline(["python", "-m", f"jobs.{verb}", *arguments]),
+            runtime_env={"env_vars": handed_on},
+        )
+    except (ConnectionError, RuntimeError) as error:  # not there, or not ready for jobs yet
+        raise JobFailedError(f"{address} did not take the job {verb}: {one_line(error)}") from None
     while not (status := client.get_job_status(job)).is_terminal():
         time.sleep(POLL_SECONDS)
     said = client.get_job_logs(job).splitlines()

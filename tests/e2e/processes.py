@@ -75,3 +75,15 @@ def wait_for(url: str, log: Path, seconds: float = 90) -> None:
         else:
             return
     raise AssertionError(f"{url} does not answer: {log.read_text()[-3000:]}")
+
+
+def run_when_ready(command: list[str], env: dict[str, str], cwd: Path, not_yet: str) -> str:
+    """`run`, again while a server that has just begun to answer says `not_yet`."""
+    for _ in range(20):
+        try:
+            return run(command, env, cwd)
+        except AssertionError as error:
+            if not_yet not in str(error):
+                raise
+        time.sleep(2)
+    raise AssertionError(f"{command} was told {not_yet!r} for too long")

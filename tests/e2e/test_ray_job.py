@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
-from tests.e2e.processes import ROOT, free_port, run, running, wait_for
+from tests.e2e.processes import ROOT, free_port, run, run_when_ready, running, wait_for
 
 NIGHT = "2026-11-22"
 
@@ -21,11 +21,13 @@ def test_ray_job_submit_trains_a_model(shop: Path, env: dict[str, str]) -> None:
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     head = ["ray", "start", "--head", "--block", f"--port={gcs}", "--node-ip-address=127.0.0.1"]
     head += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
+    head += [f"--dashboard-agent-listen-port={free_port()}"]  # another Ray here may hold the usual
     address, log = f"http://127.0.0.1:{dashboard}", shop / "ray.log"
     with running([*head, "--disable-usage-stats"], env, log, shop):
         wait_for(f"{address}/api/version", log)
         submit = ["ray", "job", "submit", "--address", address, "--"]
-        said = run([*submit, "python", str(ROOT / "jobs" / "train.py"), *common], env, shop)
+        job = [*submit, "python", str(ROOT / "jobs" / "train.py"), *common]
+        said = run_when_ready(job, env, shop, "No available agent")
     assert "succeeded" in said
 
     record = json.loads(
