@@ -16,13 +16,13 @@ from rum_core.settings import Model
 class Dream(Network):
     """Parameters: item (I, D) q, read.weight (D, D) W, read.bias c, carry.weight (D, D) R."""
 
+    knows_users = False
+
     def __init__(
         self, settings: Model, items: int, users: int, seed: int, rank: int = 0, world: int = 1
     ) -> None:
-        """There is no table of users."""
-        super().__init__(settings, items)
+        super().__init__(settings, items, users, seed, rank, world)
         D = settings.dim
-        self.item = nn.Parameter(normal(seed, "item", items, D, settings.init_std))
         self.read = nn.Linear(D, D)
         self.read.weight = nn.Parameter(normal(seed, "read", D, D, D**-0.5))
         nn.init.zeros_(self.read.bias)

@@ -16,7 +16,7 @@ from rum_core.settings import Settings
 MOST_ITEMS = 30_000  # of which P takes 7 GiB
 
 
-class TooManyItems(RumError):  # noqa: N818
+class TooManyItemsError(RumError):
     """The catalogue is too large for a dense matrix of it."""
 
 
@@ -24,7 +24,7 @@ def fit(histories: Histories, catalog: Catalog, settings: Settings) -> Tensors:
     """Row i of the weights is B_i. Items that nobody bought have none."""
     known = np.unique(histories.items)
     if len(known) > MOST_ITEMS:
-        raise TooManyItems(
+        raise TooManyItemsError(
             f"ease inverts a matrix of {len(known)} x {len(known)} items, more than {MOST_ITEMS}: "
             "use model.name = itemknn or seqknn"
         )

@@ -22,11 +22,8 @@ class Fpmc(Network):
     def __init__(
         self, settings: Model, items: int, users: int, seed: int, rank: int = 0, world: int = 1
     ) -> None:
-        """As of `Rum`: the same seed gives the same first p and q."""
-        super().__init__(settings, items)
+        super().__init__(settings, items, users, seed, rank, world)
         D, std = settings.dim, settings.init_std
-        self.user = nn.Parameter(normal(seed, "user", users, D, std, rank, world))
-        self.item = nn.Parameter(normal(seed, "item", items, D, std))
         self.last = nn.Parameter(normal(seed, "last", items, D, std))
         self.next = nn.Parameter(normal(seed, "next", items, D, std))
 

@@ -31,16 +31,25 @@ class Network(nn.Module):
     """A model that is trained by gradients. Parameters carry the names of the stored tensors."""
 
     item_tables: ClassVar[tuple[str, ...]] = ("item", "item_bias")  # of one row an item
-    user: nn.Parameter | None  # (U, D); None: the model has no table of users
-    context = 0  # purchases before a stretch that its scores depend on
+    knows_users: ClassVar[bool] = True  # whether there is a table of users
+    context: ClassVar[int] = 0  # purchases before a stretch that its scores depend on
+    user: nn.Parameter | None  # (U, D)
 
-    def __init__(self, settings: Model, items: int) -> None:
-        """Subclasses add `user` (U, D), `item` (I, D) and their own."""
+    def __init__(
+        self, settings: Model, items: int, users: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        """item (I, D), user (U, D) if it knows users, item_bias (I,) if asked for; subclasses add
+        their own. First values depend on seed and row alone; of `users` the rows rank, rank +
+        world, ..."""
         super().__init__()
         self.settings = settings
+        D, std = settings.dim, settings.init_std
         self.register_parameter("user", None)
         if settings.item_bias:
             self.item_bias = nn.Parameter(torch.zeros(items))
+        if self.knows_users:
+            self.user = nn.Parameter(normal(seed, "user", users, D, std, rank, world))
+        self.item = nn.Parameter(normal(seed, "item", items, D, std))
 
     def scores(
         self,

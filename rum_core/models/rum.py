@@ -21,11 +21,8 @@ class Rum(Network):
     def __init__(
         self, settings: Model, items: int, users: int, seed: int, rank: int = 0, world: int = 1
     ) -> None:
-        """First values depend on seed and row alone; of `users` the rows rank, rank + world, ..."""
-        super().__init__(settings, items)
+        super().__init__(settings, items, users, seed, rank, world)
         D, K, std = settings.dim, settings.slots, settings.init_std
-        self.user = nn.Parameter(normal(seed, "user", users, D, std, rank, world))
-        self.item = nn.Parameter(normal(seed, "item", items, D, std))
         if settings.level == "feature":
             self.feature = nn.Parameter(normal(seed, "feature", K, D, std))
             self.erase = nn.Linear(D, D)

@@ -24,6 +24,7 @@ WEIGHTS = ("query", "key", "value", "inner", "outer")
 class SasRec(Network):
     """Parameters: item (I, D) q, position (W, D), WEIGHTS (Y, D, D) each, their biases, norms."""
 
+    knows_users = False
     query: nn.Parameter
     key: nn.Parameter
     value: nn.Parameter
@@ -33,10 +34,8 @@ class SasRec(Network):
     def __init__(
         self, settings: Model, items: int, users: int, seed: int, rank: int = 0, world: int = 1
     ) -> None:
-        """There is no table of users."""
-        super().__init__(settings, items)
+        super().__init__(settings, items, users, seed, rank, world)
         D, Y, W, std = settings.dim, settings.layers, settings.window, settings.init_std
-        self.item = nn.Parameter(normal(seed, "item", items, D, std))
         self.position = nn.Parameter(normal(seed, "position", W, D, std))
         for name in WEIGHTS:
             weight = normal(seed, name, Y * D, D, D**-0.5).reshape(Y, D, D)
