@@ -7,7 +7,7 @@ import numpy as np
 
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
-from rum_core.ranking.block import Block
+from rum_core.ranking.block import Block, no_reasons
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel
 
@@ -39,13 +39,7 @@ class MostPopular:
             seen = block.seen[block.seen_offsets[user] : block.seen_offsets[user + 1]]
             first = order[: top_n + len(seen)]
             items[user] = first[~np.isin(first, seen)][:top_n] if len(seen) else first[:top_n]
-        nothing = (len(block), top_n, because)
-        return (
-            items,
-            self.scores[items],
-            np.full(nothing, -1, np.int32),
-            np.zeros(nothing, np.float32),
-        )
+        return items, self.scores[items], *no_reasons(len(block), top_n, because)
 
 
 def fit(histories: Histories, catalog: Catalog, settings: Settings) -> dict[str, np.ndarray]:

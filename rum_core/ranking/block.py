@@ -10,6 +10,12 @@ import numpy as np
 from rum_core.data.histories import Histories
 
 
+def no_reasons(users: int, top_n: int, because: int) -> tuple[np.ndarray, np.ndarray]:
+    """Purchases (U, N, B) and weights of a model that names none."""
+    shape = (users, top_n, because)
+    return np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
+
+
 @dataclass(frozen=True)
 class Block:
     """U users of a model; every user's history holds only items that the model knows."""

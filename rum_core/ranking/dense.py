@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from rum_core.ranking.block import Block
-from rum_core.ranking.select import empty_heaps, exact_top, offer_tile
+from rum_core.ranking.block import Block, no_reasons
+from rum_core.ranking.select import exact_top, keep_products
 from rum_core.store.checkpoint import SavedModel
 
 TILE = 4096  # candidates at once
-RUN = 1024  # users at once
-ROUNDING = 2.0**-24  # unit roundoff of float32
-LARGEST = 1e30  # products above it could overflow in float32: everything is scored in float64
 EPSILON = 1e-5  # of the layer norms of sasrec
 
 Vectors = Callable[[Block], np.ndarray]
@@ -44,8 +41,11 @@ class Dense:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Items (U, N) and scores (U, N); vectors name no purchase, so nothing (U, N, B) after."""
         items, scores = exact_top(_Products(self, block), block, self.tie_rank, top_n)
-        nothing = (len(block), top_n, because)
-        return items, scores, np.full(nothing, -1, np.int32), np.zeros(nothing, np.float32)
+        return items, scores, *no_reasons(len(block), top_n, because)
+
+    def columns(self, tile: np.ndarray) -> np.ndarray:
+        """v (W, T) of a tile."""
+        return np.ascontiguousarray(self.v[tile].T)
 
 
 class _Products:
@@ -56,23 +56,11 @@ class _Products:
         self.h = model.vectors(block)  # (U, W)
 
     def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        m, block = self.model, self.block
+        m = self.model
+        with np.errstate(over="ignore"):
+            left = self.h.astype(np.float32)
         length = np.sqrt((self.h**2).sum(axis=1))
-        largest = length * m.norms[block.candidates].max() + np.abs(m.bias).max(initial=0)
-        error = (self.h.shape[1] + 12) * ROUNDING * largest + 1e-30
-        bound = np.where(largest > LARGEST, np.inf, error)
-        scores, items = empty_heaps(len(block), most)
-        if not np.isfinite(bound).all():
-            return items, scores[:, 0], np.full_like(bound, np.inf)
-        left = self.h.astype(np.float32)
-        for start in range(0, len(block.candidates), TILE):
-            tile = block.candidates[start : start + TILE]
-            right = np.ascontiguousarray(m.v[tile].T)
-            for first in range(0, len(block), RUN):
-                rough = left[first : first + RUN] @ right  # (RUN, T)
-                seen = (block.seen, block.seen_offsets)
-                offer_tile(tile, rough, m.bias[tile], first, *seen, scores, items)
-        return items, scores[:, 0], bound
+        return keep_products(left, length, m.norms, m.bias, m.columns, TILE, self.block, most)
 
     def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         return np.asarray(_exact(users, items, self.h, self.model.v64, self.model.bias))

@@ -13,15 +13,12 @@ import numpy as np
 from numba import njit, prange
 
 from rum_core.data.histories import Histories
-from rum_core.ranking.block import Block
-from rum_core.ranking.select import empty_heaps, exact_top, offer_tile
+from rum_core.ranking.block import Block, no_reasons
+from rum_core.ranking.select import exact_top, keep_products
 from rum_core.store.checkpoint import SavedModel
 from rum_core.store.memories import Memories
 
 TILE = 1024  # candidates at once
-RUN = 1024  # users at once
-ROUNDING = 2.0**-24  # unit roundoff of float32
-LARGEST = 1e30  # products above it could overflow in float32: everything is scored in float64
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,13 @@ class FeatureLevel:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Items (U, N) and scores (U, N); features name no purchase, so nothing (U, N, B) after."""
         items, scores = exact_top(_Memory(self, block), block, self.tie_rank, top_n)
-        nothing = (len(block), top_n, because)
-        return items, scores, np.full(nothing, -1, np.int32), np.zeros(nothing, np.float32)
+        return items, scores, *no_reasons(len(block), top_n, because)
+
+    def columns(self, tile: np.ndarray) -> np.ndarray:
+        """[q, vec(z (x) q)] (D + K D, T) of a tile."""
+        q, z = self.q[tile], self.z[tile]
+        outer = (z[:, :, None] * q[:, None, :]).reshape(len(tile), -1)  # (T, K D)
+        return np.ascontiguousarray(np.concatenate([q, outer], axis=1).T)
 
     def replay(self, known: Histories) -> np.ndarray:
         """Memories (U, K, D) float64 after all purchases, from where they were kept."""
@@ -103,35 +105,12 @@ class _Memory:
         self.memory = model.replay(block.known)
 
     def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        m, block = self.model, self.block
-        flat = m.alpha * self.memory.reshape(len(block), -1)  # (U, K D)
+        m = self.model
+        flat = m.alpha * self.memory.reshape(len(self.block), -1)  # (U, K D)
         length = np.sqrt((self.p64**2).sum(axis=1) + (flat**2).sum(axis=1))
-        bias = np.abs(m.bias).max(initial=0)
-        largest = length * m.norms[block.candidates].max() + bias
-        terms = m.q.shape[1] * (1 + m.z.shape[1])
-        bound = np.where(largest > LARGEST, np.inf, (terms + 12) * ROUNDING * largest + 1e-30)
-        scores, items = empty_heaps(len(block), most)
-        if not np.isfinite(bound).all():
-            return items, scores[:, 0], np.full_like(bound, np.inf)
-        left = np.concatenate([self.p64, flat], axis=1, dtype=np.float32, casting="same_kind")
-        for start in range(0, len(block.candidates), TILE):
-            tile = block.candidates[start : start + TILE]
-            q, z = m.q[tile], m.z[tile]
-            outer = (z[:, :, None] * q[:, None, :]).reshape(len(tile), -1)  # (T, K D)
-            right = np.ascontiguousarray(np.concatenate([q, outer], axis=1).T)
-            for first in range(0, len(block), RUN):
-                rough = left[first : first + RUN] @ right  # (RUN, T)
-                offer_tile(
-                    tile,
-                    rough,
-                    m.bias[tile],
-                    first,
-                    block.seen,
-                    block.seen_offsets,
-                    scores,
-                    items,
-                )
-        return items, scores[:, 0], bound
+        with np.errstate(over="ignore"):
+            left = np.concatenate([self.p64, flat], axis=1, dtype=np.float32, casting="same_kind")
+        return keep_products(left, length, m.norms, m.bias, m.columns, TILE, self.block, most)
 
     def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         m = self.model

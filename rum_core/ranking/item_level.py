@@ -13,14 +13,12 @@ import numpy as np
 from numba import njit, prange
 
 from rum_core.ranking.block import Block
-from rum_core.ranking.select import empty_heaps, exact_top, offer
+from rum_core.ranking.select import LARGEST, ROUNDING, empty_heaps, exact_top, offer
 from rum_core.store.checkpoint import SavedModel
 
 TILE = 64  # T
 RUN = 64  # users that a thread takes at a time
-ROUNDING = 2.0**-24  # unit roundoff of float32
 LOWEST = 1e-26  # below it a sum of exps has lost terms: the pair is scored in float64
-LARGEST = 1e30  # products above it could overflow in float32: everything is scored in float64
 
 
 class ItemLevel:

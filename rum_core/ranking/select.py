@@ -5,6 +5,7 @@ first pass may be wrong by `bound` in each score; where that could change a list
 catalogue is scored in float64. So a list never depends on batches, tiles or threads, ties included.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,9 @@ from rum_core.ranking.block import Block
 MARGIN = 8  # candidates kept beyond N
 WIDE = 2_000_000  # (user, item) pairs scored at once in float64
 STEP = 16
+RUN = 1024  # users of a product at once
+ROUNDING = 2.0**-24  # unit roundoff of float32
+LARGEST = 1e30  # products above it could overflow in float32: everything is scored in float64
 
 
 class Level(Protocol):
@@ -76,6 +80,34 @@ def _rounded(scores: np.ndarray) -> np.ndarray:
         return scores.astype(np.float32)
 
 
+def keep_products(
+    left: np.ndarray,
+    length: np.ndarray,
+    norms: np.ndarray,
+    bias: np.ndarray,
+    columns: Callable[[np.ndarray], np.ndarray],
+    tile: int,
+    block: Block,
+    most: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`Level.keep` of scores left . v_i + b_i: left (U, W) float32 of these lengths (U,), v_i of
+    `norms` (I,), bias (I,); columns: v (W, T) float32 of the items of a tile (T,)."""
+    largest = length * norms[block.candidates].max() + np.abs(bias).max(initial=0)
+    error = (left.shape[1] + 12) * ROUNDING * largest + 1e-30
+    bound = np.where(largest > LARGEST, np.inf, error)
+    scores, items = empty_heaps(len(block), most)
+    if not np.isfinite(bound).all():
+        return items, scores[:, 0], np.full_like(bound, np.inf)
+    seen = (block.seen, block.seen_offsets)
+    for start in range(0, len(block.candidates), tile):
+        some = block.candidates[start : start + tile]
+        right = columns(some)
+        for first in range(0, len(block), RUN):
+            rough = left[first : first + RUN] @ right  # (RUN, T)
+            offer_tile(some, rough, bias[some], first, *seen, scores, items)
+    return items, scores[:, 0], bound
+
+
 def empty_heaps(users: int, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Scores (U, most) float32 and items (U, most) int32 of heaps whose root is the least score."""
     return np.full((users, most), -np.inf, np.float32), np.full((users, most), -1, np.int32)
@@ -128,6 +160,7 @@ def offer_tile(
 
 @njit(cache=True)
 def contains(values: Any, start: int, stop: int, wanted: int) -> bool:
+    """Whether values[start:stop], ascending, hold `wanted`."""
     while start < stop:
         middle = (start + stop) >> 1
         if values[middle] < wanted:
