@@ -8,11 +8,14 @@ import pytest
 
 from jobs import evaluate, ingest, recommend, train
 from rum_core.data.simulated import simulate, write_days
+from rum_core.models.registry import MODELS
 from rum_core.settings import load
 from rum_core.store.audit import audit, expectation
 from rum_core.store.checkpoint import load_model
 from rum_core.store.layout import Store, read_record
 from rum_core.store.publish import parts_of
+from rum_core.training.loop import PARTS
+from tests.jobs.test_train import written
 
 NIGHT = date(2026, 11, 22)
 
@@ -32,7 +35,7 @@ def flags(shop: Path, name: str) -> list[str]:
 
 
 # a user table and none, with reasons and without, and no tensors at all
-@pytest.mark.parametrize("name", ["mf", "sasrec", "seqknn", "popular"])
+@pytest.mark.parametrize("name", ["mf", "dream", "sasrec", "seqknn", "popular"])
 def test_a_night_of_another_model(name: str, shop: Path) -> None:
     chosen = flags(shop, name)
     for job in (train, evaluate, recommend):
@@ -47,14 +50,24 @@ def test_a_night_of_another_model(name: str, shop: Path) -> None:
     assert made["model_id"] == trained["model_id"]
     assert trained["model_id"].startswith(f"{name}-2026-11-22-")
     assert measured["model"] == name
-    assert len(trained["validation"]) == (2 if name in ("mf", "sasrec") else 1)
+    assert trained["seconds_per_phase"].keys() == set(PARTS)
+    compared = store.read_table(measured["evaluations"])["model"].to_pylist()
+    assert set(compared) == {name, "popular"}
+    assert len(trained["validation"]) == (2 if MODELS[name].gradients else 1)
     rows = audit(store, made["staged"], expectation(store, settings, made))["rows"]
     lists = parts_of(store, made["staged"]).to_table()
     assert rows == len(lists) > 0
     assert pc.unique(lists["model_id"]).to_pylist() == [trained["model_id"]]
-    assert name in set(lists["source"].to_pylist()) <= {name, "popular"}
+    sources = set(lists["source"].to_pylist())
+    assert name in sources <= {name, "popular"}
+    assert sources == {name} or MODELS[name].by_row
     reasons = pc.sum(pc.list_value_length(lists["because"])).as_py()
     assert (reasons > 0) == (name == "seqknn")
-    config = load_model(store, trained["evaluated_model_id"]).config
-    assert (config["model"], config["part"]) == (name, "train")
-    assert "alpha" not in config
+    for key, part in (("model_id", "all"), ("evaluated_model_id", "train")):
+        config = load_model(store, trained[key]).config
+        assert (config["model"], config["part"]) == (name, part)
+        assert not {"alpha", "slots", "level"} & config.keys()
+
+    before = written(shop / "store" / "models")  # the same night again: the model is there
+    assert train.main(chosen) == 0
+    assert written(shop / "store" / "models") == before

@@ -20,11 +20,10 @@ import numpy as np
 import pytest
 import torch
 
-from jobs import evaluate, ingest, recommend, train
+from jobs import ingest, train
 from rum_core.data.histories import part_length
 from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
 from rum_core.settings import Settings, load
-from rum_core.store.audit import audit, expectation
 from rum_core.store.checkpoint import load_model
 from rum_core.store.layout import Store, read_record
 from rum_core.training.loop import PARTS, Progress, fit
@@ -156,7 +155,7 @@ def test_two_workers_and_what_comes_after(shop: Path, expected: Models) -> None:
         for name, tensor in expected[phase][0].items():
             np.testing.assert_allclose(model.tensors[name], tensor, atol=1e-5, err_msg=name)
         _check_files(store, record, record[key], part=phase)
-    before = _written(shop / "two" / "models")
+    before = written(shop / "two" / "models")
 
     began = time.monotonic()  # the same night again: the model is there
     assert train.main(flags(shop, "two")) == 0
@@ -172,7 +171,7 @@ def test_two_workers_and_what_comes_after(shop: Path, expected: Models) -> None:
     assert kept["trained"] is False
     assert kept["model_id"] == record["model_id"]
     assert kept["trained_on"] == NIGHT.isoformat()
-    assert _written(shop / "two" / "models") == before
+    assert written(shop / "two" / "models") == before
 
     recipe = record["recipe"]
     assert train._not_due(store, date(2023, 12, 7), recipe, 7) is not None
@@ -203,43 +202,8 @@ def _check_files(store: Store, record: dict[str, Any], model_id: str, part: str)
     assert model.catalog.purchases.tolist() == counts.tolist()
 
 
-def _written(folder: Path) -> dict[str, int]:
+def written(folder: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
-
-
-@pytest.mark.parametrize("name", ["dream", "seqknn"])
-def test_any_model_can_be_the_nights(shop: Path, name: str) -> None:
-    """One without a table of users, by gradients; and one in closed form."""
-    store = store_of(shop, name)
-    chosen = [*flags(shop, name), "--model.name", name]
-    settings = load(chosen)
-    assert train.main(chosen) == 0
-    record = read_record(store, NIGHT, "train")
-    assert record is not None
-    assert record["model_id"].startswith(f"{name}-2023-12-01-")
-    assert record["seconds_per_phase"].keys() == set(PHASES)
-    for key in ("model_id", "evaluated_model_id"):
-        model = load_model(store, record[key])
-        assert model.config["model"] == name
-        assert not {"alpha", "slots", "level"} & model.config.keys()
-    before = _written(shop / name / "models")
-    assert train.main(chosen) == 0
-    assert _written(shop / name / "models") == before
-
-    assert recommend.main(chosen) == 0
-    made = read_record(store, NIGHT, "recommend")
-    assert made is not None
-    audit(store, made["staged"], expectation(store, settings, made))
-    parts = [file for file in store.files(made["staged"]) if file.endswith(".parquet")]
-    sources = [store.read_table(part, ["source"])["source"].to_pylist() for part in parts]
-    assert {source for part in sources for source in part} == {name}
-
-    assert evaluate.main(chosen) == 0
-    found = read_record(store, NIGHT, "evaluate")
-    assert found is not None
-    assert found["model"] == name
-    measured = store.read_table(found["evaluations"])["model"].to_pylist()
-    assert set(measured) == {name, "popular"}
 
 
 def test_more_workers_than_the_machine_has_are_told_at_once(

@@ -9,11 +9,17 @@ from hypothesis import strategies as st
 
 from rum_core.models.item_weights import as_tensors
 from rum_core.models.registry import MODELS, OF_NEIGHBOURS
-from rum_core.ranking import reference, select
-from rum_core.ranking.ranking import Ranker, rank
+from rum_core.ranking import reference
+from rum_core.ranking.ranking import rank
 from rum_core.store.checkpoint import SavedModel, load_model, save_model
 from rum_core.store.layout import Store
-from tests.unit.test_ranking import a_model, same, some_histories
+from tests.unit.test_ranking import (
+    a_model,
+    assert_any_batching_gives_the_same_bits,
+    same,
+    some_histories,
+    users_in_float64,
+)
 
 VECTORS = ["mf", "fpmc", "dream", "sasrec"]
 NAMES = [*VECTORS, *OF_NEIGHBOURS]
@@ -101,32 +107,14 @@ def test_fast_equals_reference(
 def test_any_batching_gives_the_same_bits(name: str) -> None:
     rng = np.random.default_rng(3)
     model = model_of(name, rng, items=300, users=80, alike=0.2)
-    histories = some_histories(rng, 80, 300, 20)
-    ranker = Ranker(model)
-    whole = ranker.rank(histories, top_n=5, because=3)
-    for size in (1, 7, 79):
-        shuffled = rng.permutation(80)
-        for start in range(0, 80, size):
-            some = shuffled[start : start + size]
-            part = ranker.rank(histories.take(some), top_n=5, because=3)
-            for field in ("items", "scores", "because_items", "because_weights", "source"):
-                np.testing.assert_array_equal(getattr(part, field), getattr(whole, field)[some])
+    assert_any_batching_gives_the_same_bits(model, some_histories(rng, 80, 300, 20), rng)
 
 
 @pytest.mark.parametrize("name", VECTORS)
 def test_the_rough_pass_decides_for_nearly_all(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(11)
     model = model_of(name, rng, items=2000, users=200, dim=32, size=0.3)
-    widened = []
-    top = select.top
-
-    def counted(*args: object) -> object:
-        widened.append(args)
-        return top(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(select, "top", counted)
-    rank(model, some_histories(rng, 200, 2000, 30), top_n=5)
-    assert len(widened) <= 4
+    assert users_in_float64(model, some_histories(rng, 200, 2000, 30), monkeypatch) <= 4
 
 
 @pytest.mark.parametrize("size", [1e12, 1e18])
