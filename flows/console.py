@@ -42,4 +42,3 @@ def story_only(file: Path, *, quiet: bool) -> None:
     story.setFormatter(logging.Formatter("%(message)s"))
     story.setLevel(logging.WARNING if quiet else logging.INFO)
     STORY.addHandler(story)
-    STORY.setLevel(logging.INFO)

@@ -6,7 +6,7 @@ and itself without memory; published lists meet the purchases of the days after 
 
 import logging
 import time
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,11 @@ from rum_core.evaluation.measure import (
 )
 from rum_core.evaluation.metrics import LABELS
 from rum_core.evaluation.protocols import ALL, FOLLOWING, PAPER, has_times
-from rum_core.evaluation.report import earlier_nights, evaluations_path, run_date_of
+from rum_core.evaluation.report import earlier_nights, evaluations_path
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel, load_model
 from rum_core.store.layout import Store, read_record, write_record
-from rum_core.store.publish import FILE, TABLE, night_path, published
+from rum_core.store.publish import FILE, night_path, published, published_nights
 
 log = logging.getLogger("rum")
 
@@ -141,7 +141,7 @@ def measure(
 
 def following(settings: Settings, store: Store) -> list[Row]:
     """Rows of the lists of earlier nights; none for a log without times."""
-    nights = [d for d in published_before(store, settings.night) if published(store, d)]
+    nights = [d for d in published_nights(store) if d < settings.night and published(store, d)]
     nights = nights[-settings.evaluate.trend_nights :] if settings.evaluate.trend_nights else []
     if not nights or not has_times(settings.source):
         return []
@@ -164,12 +164,6 @@ def following(settings: Settings, store: Store) -> list[Row]:
         )
         rows += [{**row, schema.MODEL_ID: lists[schema.MODEL_ID][0].as_py()} for row in found]
     return rows
-
-
-def published_before(store: Store, night: date) -> list[date]:
-    """Nights before this one that have a folder of lists, oldest first."""
-    days = [run_date_of(name) for name in store.children(TABLE)]
-    return sorted(day for day in days if day and day < night)
 
 
 def evaluations_table(rows: list[Row], settings: Settings, model: SavedModel) -> pa.Table:

@@ -7,8 +7,6 @@ night become a snapshot: `histories/` and its catalogue.
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -115,7 +113,7 @@ def _add(
     if plan is None:
         return _nothing_new(settings, store, before, news), said
     end = max(_end_of(settings.night), int(time.time() * MICROSECONDS))
-    with _staging(store) as staged:
+    with store.attempt() as staged:
         work = Work(store, staged, fs, settings.source, plan, end)
         jobs = [{"files": some, "group": number} for number, some in enumerate(groups(files))]
         results = over_work(lambda files, group: take_in(work, files, group), jobs)
@@ -152,17 +150,6 @@ def _nothing_new(settings: Settings, store: Store, before: Ledger, news: News) -
     if news.replaced:
         ledger.save(store, before)
     return ledger
-
-
-@contextmanager
-def _staging(store: Store) -> Iterator[str]:
-    """A fresh folder for an attempt, gone when that has ended."""
-    staged = store.new_staging()
-    try:
-        yield staged
-    finally:
-        with suppress(StoreError):
-            store.remove(staged)
 
 
 def _plan(
@@ -231,7 +218,7 @@ def _snapshot(settings: Settings, store: Store, ledger: Ledger) -> Manifest:
     snapshot_id = f"{night.isoformat()}-{fingerprint([content, night.isoformat()])}"
     buckets = max(1, -(-ledger.rows // BUCKET_ROWS))
     not_after = None if ordered else _end_of(night)
-    with _staging(store) as staged:
+    with store.attempt() as staged:
         grouping = Grouping(store, staged, snapshot_id, buckets, not_after, repeats)
         manifest = _grouped(ledger, grouping, night, content)
     save_manifest(store, manifest)

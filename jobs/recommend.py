@@ -140,14 +140,6 @@ def recommend(settings: Settings, store: Store) -> None:
     if former and former.get("key") == key and not settings.force and is_whole(store, former):
         log.info("the lists of %s are already staged in %s", night, former["staged"])
         return
-    arguments = {
-        "store": store,
-        "model_id": model.model_id,
-        "snapshot": snapshot.id,
-        "candidates": candidates,
-        "memory_from": chosen.memory_from,
-        **asked,
-    }
     standing, reason = None, "it was asked for (force)"
     if not settings.force:
         try:
@@ -156,24 +148,24 @@ def recommend(settings: Settings, store: Store) -> None:
             reason = one_line(error)
     if standing is None:
         log.info("all lists are made anew: %s", reason)
-    staged, beside = store.new_staging(), store.new_staging()
-    with ray_session():
-        found = Found(snapshot.users, 0, None)
-        if standing is not None:
-            found = stand(store, standing, model, snapshot, staged, beside)
-        if found.files is None or found.files:
-            arguments["counts"] = f"{beside}/counts"
-            lists = over_users(
-                store, snapshot.id, Recommend, arguments, chosen.workers, files=found.files
-            )
-            try:
-                lists.write_parquet(store.full(staged), filesystem=store.fs, compression="zstd")
-            except OSError as error:
-                raise StoreError(
-                    f"cannot write lists to {staged}: {one_line(error)[-300:]}"
-                ) from None
-    replayed = replayed_in(store, f"{beside}/counts")
-    store.remove(beside)
+    arguments = {
+        "store": store,
+        "model_id": model.model_id,
+        "snapshot": snapshot.id,
+        "candidates": candidates,
+        "memory_from": chosen.memory_from,
+        **asked,
+    }
+    staged = store.new_staging()
+    with store.attempt() as beside:
+        with ray_session():
+            found = Found(snapshot.users, 0, None)
+            if standing is not None:
+                found = stand(store, standing, model, snapshot, staged, beside)
+            if found.files is None or found.files:
+                arguments["counts"] = f"{beside}/counts"
+                stage(store, snapshot.id, arguments, chosen.workers, found.files, staged)
+        replayed = replayed_in(store, f"{beside}/counts")
     tidy(store, model.model_id)
     counts = count(store, staged, chosen.top_n)
     without = 0
@@ -251,6 +243,22 @@ def stand(
     if active + same != snapshot.users:
         raise RankError(f"{snapshot.users} customers went in, {active + same} were compared")
     return Found(active, same, [changes.file for changes in found if changes.file])
+
+
+def stage(
+    store: Store,
+    snapshot_id: str,
+    arguments: dict[str, Any],
+    workers: int,
+    files: list[str] | None,
+    staged: str,
+) -> None:
+    """Write the lists of the users in these parts, of all where `files` is None."""
+    lists = over_users(store, snapshot_id, Recommend, arguments, workers, files=files)
+    try:
+        lists.write_parquet(store.full(staged), filesystem=store.fs, compression="zstd")
+    except OSError as error:
+        raise StoreError(f"cannot write lists to {staged}: {one_line(error)[-300:]}") from None
 
 
 def replayed_in(store: Store, folder: str) -> dict[str, int]:

@@ -30,7 +30,14 @@ from rum_core.errors import RumError, one_line
 from rum_core.models.registry import MODELS
 from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel, has_model, load_model, save_model
-from rum_core.store.layout import Store, StoreError, fingerprint, read_record, write_record
+from rum_core.store.layout import (
+    Store,
+    StoreError,
+    fingerprint,
+    read_record,
+    run_date_of,
+    write_record,
+)
 from rum_core.training.closed import fit_closed
 from rum_core.training.loop import PARTS, Progress, Resume, State, TrainError, fit
 from rum_core.training.step import Worker
@@ -99,10 +106,10 @@ def _recipe(settings: Settings) -> str:
 def _not_due(store: Store, night: date, recipe: str, every_days: int) -> dict[str, Any] | None:
     """The newest earlier record of a model of this recipe, if it is young enough and whole."""
     for name in reversed(store.children("nights")):
-        day = name.removeprefix("run_date=")
-        if day >= night.isoformat():
+        day = run_date_of(name)
+        if day is None or day >= night:
             continue
-        record = read_record(store, date.fromisoformat(day), "train")
+        record = read_record(store, day, "train")
         if record and record.get("recipe") == recipe:
             age = (night - date.fromisoformat(record["trained_on"])).days
             ids = (record["model_id"], record["evaluated_model_id"])

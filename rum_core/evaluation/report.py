@@ -24,7 +24,7 @@ from rum_core.evaluation import sections
 from rum_core.evaluation.protocols import FOLLOWING, PAPER
 from rum_core.evaluation.sections import Row, Table, percent, show
 from rum_core.settings import Settings
-from rum_core.store.layout import Store, night_dir, read_record
+from rum_core.store.layout import Store, night_dir, read_record, run_date_of
 from rum_core.store.publish import FILE, night_path
 
 STEPS = ("ingest", "train", "evaluate", "recommend", "publish")
@@ -100,14 +100,6 @@ def earlier_nights(store: Store, night: date, settings: Settings) -> list[date]:
             found.append(day)
     shown = settings.evaluate.trend_nights
     return found[-shown:] if shown else []
-
-
-def run_date_of(name: str) -> date | None:
-    """The date in a folder name `run_date=YYYY-MM-DD`, or None."""
-    try:
-        return date.fromisoformat(name.removeprefix("run_date=")) if "=" in name else None
-    except ValueError:
-        return None
 
 
 def sample_lists(store: Store, night: date, recommend: Row | None) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from rum_core import schema
 from rum_core.data.snapshots import Manifest, load_manifest
 from rum_core.store.layout import Store, StoreError
-from rum_core.store.publish import FILE, TABLE, check_files, night_path, published
+from rum_core.store.publish import FILE, check_files, night_path, published, published_nights
 
 GROUPS = 4  # row groups that one worker carries over at a time
 
@@ -44,11 +44,10 @@ class Former:
 def former_lists(store: Store, night: date, key: dict[str, Any]) -> Former:
     """The newest published table up to a night. MakeAnewError where it is not of this key, leaving
     aside the snapshot, or where it or its snapshot is not whole."""
-    nights = [name.removeprefix("run_date=") for name in store.children(TABLE)]
-    nights = [name for name in nights if name <= night.isoformat() and name[:1].isdigit()]
+    nights = [day for day in published_nights(store) if day <= night]
     if not nights:
         raise MakeAnewError("no earlier night is published")
-    last = date.fromisoformat(max(nights))
+    last = nights[-1]
     manifest = published(store, last)
     if manifest is None:
         raise MakeAnewError(f"the publication of {last} has no manifest")

@@ -10,7 +10,7 @@ import logging
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -178,6 +178,16 @@ class Store:
         """A fresh folder name for an attempt; nothing in it counts."""
         return f"_staging/{uuid.uuid4().hex}"
 
+    @contextmanager
+    def attempt(self) -> Iterator[str]:
+        """A fresh folder for what an attempt needs, gone when that has ended."""
+        folder = self.new_staging()
+        try:
+            yield folder
+        finally:
+            with suppress(StoreError):
+                self.remove(folder)
+
     def mark(self) -> None:
         """Write the store's format version, the first thing a new store gets."""
         if not self.exists("store.json"):
@@ -187,6 +197,14 @@ class Store:
 def night_dir(night: date) -> str:
     """Where the steps of a night leave their records."""
     return f"nights/run_date={night.isoformat()}"
+
+
+def run_date_of(name: str) -> date | None:
+    """The date in a folder name `run_date=YYYY-MM-DD`, or None."""
+    try:
+        return date.fromisoformat(name.removeprefix("run_date=")) if "=" in name else None
+    except ValueError:
+        return None
 
 
 def read_record(store: Store, night: date, step: str) -> dict[str, Any] | None:

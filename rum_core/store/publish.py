@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from rum_core.store.layout import Store, StoreError
+from rum_core.store.layout import Store, StoreError, run_date_of
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,11 @@ ROW_GROUP = 250_000  # rows; a reader that looks up one customer touches one of 
 def night_path(night: date) -> str:
     """Where the lists of a night are published."""
     return f"{TABLE}/run_date={night.isoformat()}"
+
+
+def published_nights(store: Store) -> list[date]:
+    """Nights that have a folder of lists, oldest first."""
+    return sorted(day for day in map(run_date_of, store.children(TABLE)) if day)
 
 
 @contextmanager
