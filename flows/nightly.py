@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
 from prefect.settings import (
@@ -24,8 +25,9 @@ from prefect.settings import (
 from prefect.tasks import Task, exponential_backoff
 
 from flows.console import log_path, story_only
+from flows.guard import guarded, night_folder
 from flows.job import JobFailedError, run_job
-from flows.ray_cluster import ray_cluster
+from flows.ray_cluster import Cluster, ray_cluster
 from rum_core.errors import RumError, one_line
 from rum_core.evaluation.report import report_path, write_report
 from rum_core.settings import Settings, load
@@ -58,10 +60,11 @@ def _may_help(_: Task[Any, Any], __: TaskRun, state: State[Any]) -> bool:
     retries=2,
     retry_delay_seconds=exponential_backoff(backoff_factor=5),
     retry_condition_fn=_may_help,
+    cache_policy=NO_CACHE,  # a step that is done leaves a record: the data say so, not a cache
 )
-def job(verb: str, arguments: list[str], env: dict[str, str]) -> None:
+def job(verb: str, arguments: list[str], cluster: Cluster) -> None:
     """One job of the night on the Ray cluster."""
-    run_job(verb, arguments, env)
+    run_job(verb, arguments, cluster.reach())
 
 
 @task(task_run_name="audit and publish")
@@ -122,6 +125,7 @@ def rum(
         the path of the published table
     """
     log.setLevel(logging.INFO)
+    mark = guarded()
     arguments = [*(["--config", config] if config else []), *(["--force"] if force else [])]
     arguments += settings
     chosen = _night_of(arguments, run_date)
@@ -134,9 +138,9 @@ def rum(
             log.info("%s is already published; --force does it again", chosen.night)
         else:
             store.mark()
-            with ray_cluster() as env:
+            with ray_cluster(night_folder(mark)) as cluster:
                 for verb in ("ingest", "train", "evaluate", "recommend"):
-                    job(verb, arguments, env)
+                    job(verb, arguments, cluster)
             audit_and_publish(chosen, run_id=_run_id(chosen.night))
             store.remove(report_path(chosen.night))
         if not store.exists(report_path(chosen.night)):
@@ -169,6 +173,7 @@ def main(argv: list[str] | None = None) -> int:
         store = Store.open(settings.store)
         logfile = log_path(store, settings.night)
         story_only(logfile, quiet=words != argv)
+        guarded()  # before Prefect's server is started, so that it ends with this process
         with temporary_settings(EMBEDDED_SERVER):
             table = _by_hand(settings, words, logfile)
     except RumError as error:

@@ -8,14 +8,15 @@ RAY_ADDRESS=http(s)://...: jobs are submitted to that cluster's job server.
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rum_core.errors import RumError
@@ -24,24 +25,36 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 120
 STOP_SECONDS = 40
+LOG = "ray.log"
 
 
 class ClusterError(RumError):
     """Ray did not start."""
 
 
-@contextmanager
-def ray_cluster() -> Iterator[dict[str, str]]:
-    """Environment variables that lead a job process to its cluster."""
-    if os.environ.get("RAY_ADDRESS"):
-        yield {}
-        return
-    with tempfile.TemporaryDirectory(prefix="rum-ray-", ignore_cleanup_errors=True) as folder:
-        token = Path(folder, "token")
+@dataclass
+class Cluster:
+    """Where jobs run. `own` is the night's Ray head, None where RAY_ADDRESS names a cluster."""
+
+    folder: Path | None = None
+    own: subprocess.Popen[bytes] | None = None
+    env: dict[str, str] = field(default_factory=dict)
+
+    def reach(self) -> dict[str, str]:
+        """Environment variables that lead a job to it; a head of its own that died is replaced."""
+        if self.folder and (self.own is None or self.own.poll() is not None):
+            self._start(self.folder)
+        return self.env
+
+    def _start(self, folder: Path) -> None:
+        if self.own is not None:
+            log.warning("the night's Ray has died: another one is started")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         port = _free_port()
-        env = {
+        self.env = {
             "RAY_ADDRESS": f"127.0.0.1:{port}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
@@ -49,22 +62,38 @@ def ray_cluster() -> Iterator[dict[str, str]]:
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             # Ray's workers run at nice 15 if not told otherwise: any other load starves the night
             "RAY_worker_niceness": "0",
+            # takes loopback for its address, as it does on Windows and macOS without a cluster
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         }
-        logfile = Path(folder, "ray.log")
-        head = _start_head(port, env, logfile)
-        try:
-            _wait_until_up(head, port, logfile)
-            yield env
-        finally:
-            _stop(head)
+        self.own = _start_head(port, self.env, folder)
+        _wait_until_up(self.own, port, folder / LOG)
+
+    def stop(self) -> None:
+        """End a head of its own."""
+        if self.own is not None:
+            _stop(self.own)
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _start_head(port: int, env: dict[str, str], logfile: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def ray_cluster(folder: Path) -> Iterator[Cluster]:
+    """The cluster of a night; a Ray of its own has its files in `folder`, gone with it."""
+    cluster = Cluster(None if os.environ.get("RAY_ADDRESS") else folder)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def _start_head(port: int, env: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
     command += [f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
-    with logfile.open("wb") as out:
+    command += [f"--temp-dir={folder}", f"--ray-client-server-port={_free_port()}"]
+    command += [f"--dashboard-agent-listen-port={_free_port()}", "--disable-usage-stats"]
+    with (folder / LOG).open("ab") as out:
         return subprocess.Popen(
-            [*command, "--disable-usage-stats"],
+            command,
             env={**os.environ, **env},
             stdout=out,
             stderr=subprocess.STDOUT,
