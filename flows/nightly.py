@@ -17,14 +17,11 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
-from prefect.settings import (
-    PREFECT_SERVER_ANALYTICS_ENABLED,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
-    temporary_settings,
-)
+from prefect.settings import temporary_settings
 from prefect.tasks import Task, exponential_backoff
 
 from flows.console import log_path, story_only
+from flows.embedded import embedded_server
 from flows.guard import guarded, night_folder
 from flows.job import JobFailedError, run_job
 from flows.ray_cluster import Cluster, ray_cluster
@@ -39,15 +36,10 @@ from rum_core.store.publish import (
     night_path,
     publish,
     published,
-    recover,
 )
+from rum_core.store.sweep import sweep
 
 log = logging.getLogger("rum")
-
-EMBEDDED_SERVER = {
-    PREFECT_SERVER_ANALYTICS_ENABLED: False,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,  # 20 is too few on a busy machine
-}
 
 
 def _may_help(_: Task[Any, Any], __: TaskRun, state: State[Any]) -> bool:
@@ -133,7 +125,7 @@ def rum(
     store = Store.open(chosen.store)
     table = f"{night_path(chosen.night)}/{FILE}"
     with night_lock(store):
-        recover(store, chosen.night)
+        sweep(store)
         if published(store, chosen.night) and not chosen.force:
             log.info("%s is already published; --force does it again", chosen.night)
         else:
@@ -174,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
         logfile = log_path(store, settings.night)
         story_only(logfile, quiet=words != argv)
         guarded()  # before Prefect's server is started, so that it ends with this process
-        with temporary_settings(EMBEDDED_SERVER):
+        with temporary_settings(embedded_server()):
             table = _by_hand(settings, words, logfile)
     except RumError as error:
         print(f"night failed: {error}", file=sys.stderr)

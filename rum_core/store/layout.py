@@ -7,7 +7,9 @@ rename on a disk, a copy of one whole object on object storage.
 import hashlib
 import json
 import logging
+import os
 import re
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +27,7 @@ from rum_core.errors import RumError, one_line
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+STAGING = "_staging"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -175,8 +178,9 @@ class Store:
                 self.fs.delete_file(self.full(path))
 
     def new_staging(self) -> str:
-        """A fresh folder name for an attempt; nothing in it counts."""
-        return f"_staging/{uuid.uuid4().hex}"
+        """A fresh folder name for an attempt; nothing in it counts. It says whose it is, so that a
+        later night knows what to sweep."""
+        return f"{STAGING}/{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}"
 
     @contextmanager
     def attempt(self) -> Iterator[str]:

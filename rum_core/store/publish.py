@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from rum_core.store.layout import Store, StoreError, run_date_of
+from rum_core.store.layout import STAGING, Store, StoreError, run_date_of
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ TABLE = "recommendations"
 FILE = "recommendations.parquet"
 MANIFEST = "_manifest.json"
 LATEST = f"{TABLE}/_latest.json"
+WAITING = "publish-"
 RUN_ID = b"rum.run_id"
 ROW_GROUP = 250_000  # rows; a reader that looks up one customer touches one of them
 
@@ -93,15 +94,21 @@ def publish(
     return manifest
 
 
+def waiting_nights(store: Store) -> list[date]:
+    """Nights whose publication was begun and not ended."""
+    found = (name.removeprefix(WAITING) for name in store.children(STAGING) if WAITING in name)
+    return [date.fromisoformat(night) for night in found]
+
+
 def recover(store: Store, night: date) -> None:
-    """Finish a publication that was cut off after its table became visible."""
-    waiting = f"{_waiting(night)}/{MANIFEST}"
-    if not store.exists(waiting) or not store.exists(f"{night_path(night)}/{FILE}"):
-        return
-    manifest = store.read_json(waiting)
-    if _run_id(store, f"{night_path(night)}/{FILE}") == manifest["run_id"]:
-        log.info("finishing the publication of %s that was cut off", night)
-        _finish(store, night, manifest)
+    """Finish a publication that was cut off after its table became visible, else clear it away."""
+    waiting, table = f"{_waiting(night)}/{MANIFEST}", f"{night_path(night)}/{FILE}"
+    if store.exists(waiting) and store.exists(table):
+        manifest = store.read_json(waiting)
+        if _run_id(store, table) == manifest["run_id"]:
+            log.info("finishing the publication of %s that was cut off", night)
+            _finish(store, night, manifest)
+    store.remove(_waiting(night))
 
 
 def read_latest(store: Store | str, *, verify: bool = False) -> pa.Table:
@@ -138,7 +145,7 @@ def _finish(store: Store, night: date, manifest: dict[str, Any]) -> None:
 
 
 def _waiting(night: date) -> str:
-    return f"_staging/publish-{night.isoformat()}"
+    return f"{STAGING}/{WAITING}{night.isoformat()}"
 
 
 def parts_of(store: Store, staged: str) -> ds.Dataset:

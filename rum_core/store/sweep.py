@@ -1,0 +1,73 @@
+"""Sweeping: what attempts that were cut off have left in a store. The holder of its lock may.
+
+A publication that was cut off after its table became visible is finished. Lists that are staged for
+a night and wait, for publishing or for somebody to look at them, stay.
+"""
+
+import logging
+import os
+import socket
+import time
+from datetime import date
+
+from rum_core.store.layout import STAGING, Store, read_record, run_date_of
+from rum_core.store.publish import published, recover, waiting_nights
+
+log = logging.getLogger(__name__)
+
+ABANDONED_SECONDS = 86_400  # without a new file: what other machines and trainings have left
+TRAINING = "training"
+
+
+def sweep(store: Store) -> list[str]:
+    """Finish or delete what was left behind; the folders deleted."""
+    for night in waiting_nights(store):
+        recover(store, night)
+    wanted = _staged_lists(store)
+    swept = []
+    for name in store.children(STAGING):
+        folder = f"{STAGING}/{name}"
+        if folder not in wanted and _is_left(store, folder, name):
+            swept.append(folder)
+    swept += [
+        folder
+        for folder in (f"{TRAINING}/{name}" for name in store.children(TRAINING))
+        if _age(store, folder) > ABANDONED_SECONDS
+    ]
+    for folder in swept:
+        store.remove(folder)
+    if swept:
+        log.info("swept %d folders that attempts had left behind", len(swept))
+    return swept
+
+
+def _is_left(store: Store, folder: str, name: str) -> bool:
+    """Whether an attempt's process is gone; one on another machine counts as gone after a day."""
+    host, _, rest = name.rpartition(".")[0].rpartition(".")
+    if host == socket.gethostname() and rest.isdecimal():
+        return not _runs(int(rest))
+    return not host or _age(store, folder) > ABANDONED_SECONDS
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _age(store: Store, folder: str) -> float:
+    """Seconds since a file was last written into a folder."""
+    newest = max((store.modified(file) for file in store.files(folder)), default=0)
+    return time.time() - newest / 1e9
+
+
+def _staged_lists(store: Store) -> set[str]:
+    """Folders of lists that wait for their night."""
+    nights: list[date] = [day for day in map(run_date_of, store.children("nights")) if day]
+    waiting = [day for day in nights if not published(store, day)]
+    records = [read_record(store, day, "recommend") for day in waiting]
+    return {str(record["staged"]) for record in records if record}

@@ -1,0 +1,73 @@
+"""What attempts that were cut off have left is swept; what somebody needs is not."""
+
+import os
+import socket
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from rum_core.store.layout import Store, write_record
+from rum_core.store.sweep import ABANDONED_SECONDS, sweep
+
+NIGHT = date(2026, 11, 22)
+HERE = socket.gethostname()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path))
+
+
+@pytest.fixture
+def dead() -> int:
+    """The number of a process that is gone."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
+def leave(store: Store, folder: str, age: float = 0) -> str:
+    path = Path(store.full(folder), "part")
+    path.parent.mkdir(parents=True)
+    path.write_text("x")
+    then = path.stat().st_mtime - age
+    os.utime(path, (then, then))
+    return folder
+
+
+def test_attempts_of_processes_that_are_gone_are_swept(store: Store, dead: int) -> None:
+    mine = leave(store, store.new_staging())
+    theirs = leave(store, f"_staging/{HERE}.{dead}.abc")
+    unnamed = leave(store, "_staging/abc")
+    assert set(sweep(store)) == {theirs, unnamed}
+    assert store.files("_staging") == [f"{mine}/part"]
+
+
+def test_what_another_machine_left_goes_after_a_day(store: Store, dead: int) -> None:
+    new = leave(store, f"_staging/elsewhere.shop.example.{dead}.abc")
+    old = leave(store, f"_staging/elsewhere.{dead}.def", ABANDONED_SECONDS + 60)
+    assert sweep(store) == [old]
+    assert store.files("_staging") == [f"{new}/part"]
+
+
+def test_lists_that_wait_for_their_night_stay(store: Store, dead: int) -> None:
+    staged = leave(store, f"_staging/{HERE}.{dead}.abc")
+    write_record(store, NIGHT, "recommend", {"staged": staged})
+    assert sweep(store) == []
+    store.write_json("recommendations/run_date=2026-11-22/_manifest.json", {"run_id": "it"})
+    assert sweep(store) == [staged]
+
+
+def test_a_training_that_nobody_takes_up_goes_after_a_day(store: Store) -> None:
+    leave(store, "training/rum-item-2026-11-22-abc")
+    old = leave(store, "training/rum-item-2026-11-20-def", ABANDONED_SECONDS + 60)
+    assert sweep(store) == [old]
+
+
+def test_a_publication_cut_off_before_its_table_moved_is_cleared_away(store: Store) -> None:
+    leave(store, "_staging/publish-2026-11-22")
+    assert sweep(store) == []
+    assert store.children("_staging") == []
