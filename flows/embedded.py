@@ -6,6 +6,7 @@ from typing import Any
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_API_AUTH_STRING,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
@@ -21,6 +22,7 @@ def embedded_server() -> dict[Any, Any]:
     return {
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,  # 20 is too few on a busy machine
+        PREFECT_CLIENT_MAX_RETRIES: 2,  # it is here or it is gone: a night need not wait for it
         PREFECT_SERVER_API_AUTH_STRING: password,
         PREFECT_API_AUTH_STRING: password,
     }

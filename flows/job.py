@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from threading import Thread
 from typing import IO
 
@@ -15,6 +16,7 @@ log = logging.getLogger("rum")
 
 USER_ERROR = 2  # the exit status of a job whose one-line error says what to mend
 POLL_SECONDS = 2.0
+WATCH_SECONDS = 0.5
 TAIL = 40  # last lines of stderr that tell why a job broke down
 
 
@@ -26,19 +28,22 @@ class JobFailedError(RumError):
     """The job broke down: trying again may help."""
 
 
-def run_job(verb: str, arguments: list[str], env: dict[str, str]) -> None:
+def run_job(verb: str, arguments: list[str], env: dict[str, str], died: Callable[[], bool]) -> None:
     """Run `jobs/<verb>.py`; the lines of its story go to the logger `rum`, the rest to stderr.
 
+    A job here is ended once its cluster has `died`: it would wait minutes for it.
     Raises JobRefusedError or JobFailedError with the job's last words.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     if address.startswith(("http://", "https://")):
         _submit(verb, arguments, address)
     else:
-        _run_here(verb, arguments, env)
+        _run_here(verb, arguments, env, died)
 
 
-def _run_here(verb: str, arguments: list[str], env: dict[str, str]) -> None:
+def _run_here(
+    verb: str, arguments: list[str], env: dict[str, str], died: Callable[[], bool]
+) -> None:
     job = subprocess.Popen(
         [sys.executable, "-m", f"jobs.{verb}", *arguments],
         env={**os.environ, **env},
@@ -52,6 +57,7 @@ def _run_here(verb: str, arguments: list[str], env: dict[str, str]) -> None:
     last: deque[str] = deque(maxlen=TAIL)
     passing_on = Thread(target=_pass_on, args=(job.stderr, last), daemon=True)
     passing_on.start()
+    Thread(target=_end_with, args=(job, died), daemon=True).start()
     try:
         for line in job.stdout:
             log.info("%s", line.rstrip("\n"))
@@ -62,6 +68,16 @@ def _run_here(verb: str, arguments: list[str], env: dict[str, str]) -> None:
             job.terminate()
             job.wait()
     _judge(verb, job.returncode, list(last))
+
+
+def _end_with(job: subprocess.Popen[str], died: Callable[[], bool]) -> None:
+    """Kill a job whose cluster has died."""
+    while job.poll() is None:
+        if died():
+            log.warning("the night's Ray has died: the job at work is ended")
+            job.kill()
+            return
+        time.sleep(WATCH_SECONDS)
 
 
 def _pass_on(stream: IO[str], last: deque[str]) -> None:

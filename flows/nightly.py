@@ -56,7 +56,7 @@ def _may_help(_: Task[Any, Any], __: TaskRun, state: State[Any]) -> bool:
 )
 def job(verb: str, arguments: list[str], cluster: Cluster) -> None:
     """One job of the night on the Ray cluster."""
-    run_job(verb, arguments, cluster.reach())
+    run_job(verb, arguments, cluster.reach(), cluster.died)
 
 
 @task(task_run_name="audit and publish")
@@ -183,6 +183,7 @@ class BrokenDownError(RumError):
 
 
 def _by_hand(settings: Settings, words: list[str], logfile: Path) -> str:
+    began = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         return rum(run_date=settings.night, settings=tuple(words))
     except JobFailedError as error:
@@ -191,7 +192,19 @@ def _by_hand(settings: Settings, words: list[str], logfile: Path) -> str:
         raise
     except Exception as error:
         logging.getLogger(__name__).exception("the night broke down")
+        if _is_done(settings, began):
+            log.warning("the night is done, but Prefect broke down: %s", one_line(repr(error))[:80])
+            return Store.open(settings.store).full(f"{night_path(settings.night)}/{FILE}")
         raise BrokenDownError(f"{one_line(repr(error))[:300]}; see {logfile}") from None
+
+
+def _is_done(settings: Settings, began: str) -> bool:
+    """Whether the night's table and report are there, and new where that was asked for."""
+    store = Store.open(settings.store)
+    manifest = published(store, settings.night)
+    if manifest is None or not store.exists(report_path(settings.night)):
+        return False
+    return not settings.force or str(manifest["published_at"]) >= began
 
 
 if __name__ == "__main__":

@@ -42,13 +42,15 @@ class Cluster:
 
     def reach(self) -> dict[str, str]:
         """Environment variables that lead a job to it; a head of its own that died is replaced."""
-        if self.folder and (self.own is None or self.own.poll() is not None):
+        if self.folder and (self.own is None or self.died()):
             self._start(self.folder)
         return self.env
 
+    def died(self) -> bool:
+        """Whether a head of its own is gone."""
+        return self.own is not None and self.own.poll() is not None
+
     def _start(self, folder: Path) -> None:
-        if self.own is not None:
-            log.warning("the night's Ray has died: another one is started")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         token = folder / "token"
         token.touch(mode=0o600)
