@@ -8,9 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from threading import Thread
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from rum_core.errors import RumError, one_line
+from rum_core.store.layout import fingerprint
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 log = logging.getLogger("rum")
 
@@ -88,25 +92,56 @@ def _pass_on(stream: IO[str], last: deque[str]) -> None:
 
 
 def _submit(verb: str, arguments: list[str], address: str) -> None:
-    from ray.job_submission import JobStatus, JobSubmissionClient  # only where a cluster is used
+    from ray.job_submission import JobSubmissionClient  # only where a cluster is used
 
     handed_on = {k: v for k, v in os.environ.items() if k.startswith("RUM_")}
+    same_night = mark_of(arguments, handed_on)
     try:
         client = JobSubmissionClient(address)
+        _stop_left(client, same_night)
         job = client.submit_job(
             entrypoint=subprocess.list2cmdline(["python", "-m", f"jobs.{verb}", *arguments]),
             runtime_env={"env_vars": handed_on},
+            metadata=same_night,
         )
     except (ConnectionError, RuntimeError) as error:  # not there, or not ready for jobs yet
         raise JobFailedError(f"{address} did not take the job {verb}: {one_line(error)}") from None
-    while not (status := client.get_job_status(job)).is_terminal():
-        time.sleep(POLL_SECONDS)
+    _follow(verb, client, job)
+
+
+def mark_of(arguments: list[str], environment: dict[str, str]) -> dict[str, str]:
+    """What tells the jobs of one night on a job server from all others."""
+    return {"night": fingerprint([arguments, environment])}
+
+
+def _follow(verb: str, client: "JobSubmissionClient", job: str) -> None:
+    """Until a submitted job has ended. It ends with this process, if that is told to end."""
+    from ray.job_submission import JobStatus
+
+    status = None
+    try:
+        while not (status := client.get_job_status(job)).is_terminal():
+            time.sleep(POLL_SECONDS)
+    finally:
+        if status is not None and not status.is_terminal():
+            client.stop_job(job)
     said = client.get_job_logs(job).splitlines()
     for line in said:
         log.info("%s", line)
     info = client.get_job_info(job)
     code = 0 if status == JobStatus.SUCCEEDED else (info.driver_exit_code or 1)
     _judge(verb, code, said)
+
+
+def _stop_left(client: "JobSubmissionClient", same_night: dict[str, str]) -> None:
+    """Stop what the same night has left at work when it was cut off."""
+    for left in client.list_jobs():
+        if left.metadata != same_night or left.status.is_terminal():
+            continue
+        log.warning("%s of a night that was cut off is stopped", left.submission_id)
+        client.stop_job(left.submission_id)
+        while not client.get_job_status(left.submission_id).is_terminal():
+            time.sleep(POLL_SECONDS)
 
 
 def _judge(verb: str, code: int, said: list[str]) -> None:

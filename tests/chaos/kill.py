@@ -23,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.chaos.cluster import two_nodes
 from tests.chaos.nights import (
     NIGHT_SECONDS,
     Reference,
@@ -32,6 +33,7 @@ from tests.chaos.nights import (
     processes_of,
     reference,
 )
+from tests.chaos.scheduler import night_without_its_worker
 
 ROLES = {
     "flow": r"-m flows\.nightly",
@@ -149,6 +151,41 @@ def campaign(of: Reference, trials: int, seed: int) -> list[Trial]:
     return found
 
 
+def raylet_campaign(of: Reference, trials: int, seed: int) -> list[Trial]:
+    """Trials on a cluster of two nodes, whose second raylet is killed; it joins again each time."""
+    found = []
+    with two_nodes(of.folder / "ray", of.env) as cluster:
+        for number in range(trials):
+            chance = random.Random(seed * 1_000_003 + number)
+            at = chance.uniform(0.5, of.seconds)
+            if number:
+                cluster.join()
+            kill, name = cluster.kill_a_raylet, 1000 + number
+            found.append(disturb(of, name, at, kill, **cluster.env))
+            print(json.dumps(asdict(found[-1])), flush=True)
+    return found
+
+
+def scheduler_campaign(of: Reference, trials: int, seed: int) -> list[Trial]:
+    """Trials of the deployment, whose Prefect worker is killed."""
+    found = []
+    for number in range(trials):
+        began = time.monotonic()
+        at = random.Random(seed * 1_000_003 + number).uniform(0.5, of.seconds)
+        store = of.trial(f"trial-{2000 + number}")
+        state = night_without_its_worker(of, store, at)
+        broken = [] if state == "Completed" else [f"the second run: {state[-200:]}"]
+        broken += differences(of, store)
+        lasted = round(time.monotonic() - began)
+        trial = Trial(
+            2000 + number, "Prefect worker", round(at, 1), _stage(store), 0, "", 1, broken, lasted
+        )
+        trial.served = served_of(of, store)
+        found.append(trial)
+        print(json.dumps(asdict(trial)), flush=True)
+    return found
+
+
 def as_markdown(found: list[Trial], of: Reference, command: str) -> str:
     """The campaign's table."""
     broken = [trial for trial in found if trial.broken]
@@ -187,13 +224,18 @@ def main(argv: list[str] | None = None) -> int:
     """See the module's text."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--raylets", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         of = reference(Path(folder))
         found = campaign(of, asked.trials, asked.seed)
-        command = f"python -m tests.chaos.kill --trials {asked.trials} --seed {asked.seed}"
+        found += raylet_campaign(of, asked.raylets, asked.seed) if asked.raylets else []
+        found += scheduler_campaign(of, asked.workers, asked.seed)
+        command = f"python -m tests.chaos.kill --trials {asked.trials} --raylets {asked.raylets} "
+        command += f"--workers {asked.workers} --seed {asked.seed}"
         page = as_markdown(found, of, command)
     print(page)
     if asked.out:

@@ -1,11 +1,12 @@
 """A real Ray head on loopback with token authentication: submit jobs/train.py, find the model."""
 
 import json
+import sys
 from pathlib import Path
 
 from safetensors.numpy import load_file
 
-from tests.e2e.processes import ROOT, free_port, run, run_when_ready, running, wait_for
+from tests.e2e.processes import ROOT, free_port, run_when_ready, running, wait_for
 
 NIGHT = "2026-11-22"
 
@@ -13,8 +14,6 @@ NIGHT = "2026-11-22"
 def test_ray_job_submit_trains_a_model(shop: Path, env: dict[str, str]) -> None:
     common = ["--config", str(shop / "shop.toml"), "--store", str(shop / "store")]
     common += ["--run-date", NIGHT]
-    run(["python", "-m", "jobs.ingest", *common], env, shop)
-
     token = shop / "token"
     token.write_text("0123456789abcdef" * 4)
     gcs, dashboard = free_port(), free_port()
@@ -26,6 +25,10 @@ def test_ray_job_submit_trains_a_model(shop: Path, env: dict[str, str]) -> None:
     with running([*head, "--disable-usage-stats"], env, log, shop):
         wait_for(f"{address}/api/version", log)
         submit = ["ray", "job", "submit", "--address", address, "--"]
+        flow = [sys.executable, str(Path(__file__).with_name("submit.py")), "ingest", *common]
+        by_flow = run_when_ready(flow, env | {"RAY_ADDRESS": address}, shop, "No available agent")
+        assert "of a night that was cut off is stopped" in by_flow
+        assert "60 new files" in by_flow
         job = [*submit, "python", str(ROOT / "jobs" / "train.py"), *common]
         said = run_when_ready(job, env, shop, "No available agent")
     assert "succeeded" in said
