@@ -43,7 +43,7 @@ ROLES = {
     "GCS": r"gcs_server",
     "raylet": r"raylet/raylet",
     "Ray Train worker": r"^ray::RayTrainWorker|^ray::.*TrainController",
-    "Ray Data actor": r"^ray::(MapWorker|_MapWorker|.*MapBatches)",
+    "Ray Data actor": r"^ray::.*(MapWorker|MapBatches)",
     "other Ray worker": r"^ray::",
     "Prefect server": r"uvicorn",
 }
@@ -140,9 +140,29 @@ def any_process(chance: random.Random) -> Callable[[int], str]:
     return kill
 
 
+def as_soon_as(role: str, chance: random.Random) -> Callable[[int], str]:
+    """Kills a process of this role, at work for at most a second."""
+
+    def kill(pid: int) -> str:
+        while psutil.pid_exists(pid) and role not in roles_of(pid):
+            time.sleep(0.02)
+        time.sleep(chance.random())
+        found = roles_of(pid).get(role)
+        if not found:
+            return f"nothing: no {role}"
+        chance.choice(sorted(found, key=lambda process: process.pid)).kill()
+        return role
+
+    return kill
+
+
 def campaign(of: Reference, trials: int, seed: int) -> list[Trial]:
-    """Trials at random moments of a night that has a Ray of its own."""
+    """Trials at random moments of a night that has a Ray of its own; and each role once."""
     found = []
+    for number, role in enumerate(ROLES if trials else ()):
+        chance = random.Random(seed * 1_000_003 + number)
+        found.append(disturb(of, 3000 + number, 0.5, as_soon_as(role, chance)))
+        print(json.dumps(asdict(found[-1])), flush=True)
     for number in range(trials):
         chance = random.Random(seed * 1_000_003 + number)
         at = chance.uniform(0.5, of.seconds)
