@@ -24,7 +24,7 @@ from flows.console import log_path, story_only
 from flows.embedded import embedded_server
 from flows.guard import guarded, night_folder
 from flows.job import JobFailedError, run_job
-from flows.ray_cluster import Cluster, ray_cluster
+from flows.ray_cluster import Cluster, ClusterError, ray_cluster
 from rum_core.errors import RumError, one_line
 from rum_core.evaluation.report import report_path, write_report
 from rum_core.settings import Settings, load
@@ -43,8 +43,8 @@ log = logging.getLogger("rum")
 
 
 def _may_help(_: Task[Any, Any], __: TaskRun, state: State[Any]) -> bool:
-    """Trying again may help a job that broke down, never one that says what to mend."""
-    return isinstance(state.result(raise_on_failure=False), JobFailedError)
+    """Trying again may help a job or a Ray that broke down, never a job that says what to mend."""
+    return isinstance(state.result(raise_on_failure=False), JobFailedError | ClusterError)
 
 
 @task(
@@ -186,7 +186,7 @@ def _by_hand(settings: Settings, words: list[str], logfile: Path) -> str:
     began = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         return rum(run_date=settings.night, settings=tuple(words))
-    except JobFailedError as error:
+    except (JobFailedError, ClusterError) as error:
         raise BrokenDownError(f"{error}; see {logfile}") from None
     except RumError:
         raise

@@ -8,22 +8,21 @@ import duckdb
 import pytest
 
 from rum_core.store import read_latest
-from tests.e2e.processes import BIN, run
+from tests.e2e.conftest import NIGHT, Undisturbed, night_command
+from tests.e2e.processes import run
 
-NIGHT = "2026-11-22"
 SCREEN = 24  # lines
 
 
 def night(shop: Path, env: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
-    command = [str(BIN / "python"), "-m", "flows.nightly", "--config", "shop.toml"]
-    command += ["--store", "store", "--run-date", NIGHT, *more]
+    command = night_command(*more)
     return subprocess.run(command, cwd=shop, env=env, capture_output=True, text=True, timeout=400)
 
 
 def test_a_night_prints_its_story_and_a_second_one_leaves_it_alone(
-    shop: Path, env: dict[str, str]
+    undisturbed: Undisturbed,
 ) -> None:
-    first = night(shop, env)
+    shop, env, first = undisturbed.shop, undisturbed.env, undisturbed.done
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""  # Ray and Prefect speak into the log
     lines = first.stdout.strip().splitlines()
