@@ -9,8 +9,8 @@ import pytest
 
 from rum_core.store import read_latest
 from rum_core.store.layout import StoreError
-from tests.chaos.kill import roles_of
 from tests.chaos.nights import left_behind
+from tests.chaos.trial import roles_of
 from tests.e2e.conftest import Undisturbed, night_command
 
 
