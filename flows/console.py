@@ -10,8 +10,6 @@ import sys
 from datetime import date
 from pathlib import Path
 
-import pyarrow.fs as pafs
-
 from rum_core.errors import RumError, one_line
 from rum_core.store.layout import Store
 
@@ -20,8 +18,7 @@ STORY = logging.getLogger("rum")
 
 def log_path(store: Store, night: date) -> Path:
     """The log file of a night: in a local store, else in the working directory."""
-    local = isinstance(store.fs, pafs.LocalFileSystem)
-    root = Path(store.root) if local else Path.cwd()
+    root = Path(store.root) if store.local else Path.cwd()
     return root / "logs" / f"run_date={night.isoformat()}.log"
 
 

@@ -8,6 +8,7 @@ left off.
 import logging
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -30,13 +31,8 @@ from rum_core.evaluation.report import report_path, write_report
 from rum_core.settings import Settings, load
 from rum_core.store.audit import audit, expectation
 from rum_core.store.layout import Store, StoreError, read_record, write_record
-from rum_core.store.publish import (
-    FILE,
-    night_lock,
-    night_path,
-    publish,
-    published,
-)
+from rum_core.store.lock import night_lock
+from rum_core.store.publish import FILE, night_path, publish, published
 from rum_core.store.sweep import sweep
 
 log = logging.getLogger("rum")
@@ -60,7 +56,9 @@ def job(verb: str, arguments: list[str], cluster: Cluster) -> None:
 
 
 @task(task_run_name="audit and publish")
-def audit_and_publish(settings: Settings, run_id: str) -> dict[str, Any]:
+def audit_and_publish(
+    settings: Settings, run_id: str, still_mine: Callable[[], None]
+) -> dict[str, Any]:
     """Check the staged lists as a whole and make them tonight's table."""
     store, night, start = Store.open(settings.store), settings.night, time.monotonic()
     made = _record(store, night, "recommend")
@@ -78,7 +76,9 @@ def audit_and_publish(settings: Settings, run_id: str) -> dict[str, Any]:
             for step in ("ingest", "train", "evaluate", "recommend")
         },
     }
-    manifest = publish(store, night, made["staged"], run_id=run_id, manifest=manifest)
+    manifest = publish(
+        store, night, made["staged"], run_id=run_id, manifest=manifest, still_mine=still_mine
+    )
     write_record(store, night, "publish", {**counts, "seconds": time.monotonic() - start})
     return manifest
 
@@ -124,7 +124,7 @@ def rum(
     arguments += ["--run_date", chosen.night.isoformat()]
     store = Store.open(chosen.store)
     table = f"{night_path(chosen.night)}/{FILE}"
-    with night_lock(store):
+    with night_lock(store) as still_mine:
         sweep(store)
         if published(store, chosen.night) and not chosen.force:
             log.info("%s is already published; --force does it again", chosen.night)
@@ -132,8 +132,9 @@ def rum(
             store.mark()
             with ray_cluster(night_folder(mark)) as cluster:
                 for verb in ("ingest", "train", "evaluate", "recommend"):
+                    still_mine()
                     job(verb, arguments, cluster)
-            audit_and_publish(chosen, run_id=_run_id(chosen.night))
+            audit_and_publish(chosen, _run_id(chosen.night), still_mine)
             store.remove(report_path(chosen.night))
         if not store.exists(report_path(chosen.night)):
             report(chosen)

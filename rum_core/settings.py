@@ -10,9 +10,17 @@ import tomllib
 from datetime import UTC, date, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -22,6 +30,7 @@ from pydantic_settings import (
 
 from rum_core.errors import RumError, one_line
 from rum_core.models.registry import MODELS, OF_NEIGHBOURS, WITH_GRADIENTS
+from rum_core.uri import REFUSED, holds_secret, without_secrets
 
 Level = Literal["item", "feature"]
 Column = int | str
@@ -30,6 +39,15 @@ ENV_PREFIX = "RUM_"
 
 class SettingsError(RumError):
     """A setting that is misspelt, out of range or contradicts another."""
+
+
+def _no_secret(uri: str) -> str:
+    if holds_secret(uri):
+        raise ValueError(REFUSED)
+    return uri
+
+
+Location = Annotated[str, AfterValidator(_no_secret)]  # a path or URI
 
 
 class Section(BaseModel):
@@ -68,7 +86,7 @@ class Columns(Section):
 class Source(Section):
     """Where the purchase log is and how it is read."""
 
-    path: str = Field("", description="file, folder, glob or URI of the purchase log")
+    path: Location = Field("", description="file, folder, glob or URI of the purchase log")
     name: str = Field(
         "", description="name of the dataset in reports; default: the path's last part"
     )
@@ -302,7 +320,7 @@ class Recommend(Section):
 
     top_n: int = Field(5, ge=1, le=1000, description="N, items a customer")
     exclude_seen: bool = Field(True, description="leave out what the customer has bought")
-    candidates: str = Field(
+    candidates: Location = Field(
         "", description="parquet or CSV file with the item ids that may be recommended tonight"
     )
     because: int = Field(3, ge=0, le=20, description="past purchases named as the reason, at most")
@@ -333,7 +351,7 @@ class Evaluate(Section):
 class Settings(Section):
     """All settings of a night."""
 
-    store: str = Field("store", description="path or URI of everything that is written")
+    store: Location = Field("store", description="path or URI of everything that is written")
     run_date: date | None = Field(
         None,
         description="the night, as YYYY-MM-DD; purchases up to its end (UTC) count; default: today",
@@ -472,6 +490,6 @@ def _first(error: ValidationError) -> str:
     given = (
         ""
         if isinstance(problem["input"], dict)
-        else f" (given: {one_line(problem['input'])[:80]!r})"
+        else f" (given: {without_secrets(one_line(problem['input']))[:80]!r})"
     )
     return f"setting {name}: {one_line(problem['msg'])}{given}"

@@ -6,7 +6,6 @@ Whatever a night lacks (a step that failed, no earlier night) is said in the pag
 
 import json
 import platform
-import re
 from collections.abc import Mapping
 from datetime import date
 from importlib import metadata
@@ -26,6 +25,7 @@ from rum_core.evaluation.sections import Row, Table, percent, show
 from rum_core.settings import Settings
 from rum_core.store.layout import Store, night_dir, read_record, run_date_of
 from rum_core.store.publish import FILE, night_path
+from rum_core.uri import without_secrets
 
 STEPS = ("ingest", "train", "evaluate", "recommend", "publish")
 SAMPLES = 10
@@ -183,11 +183,6 @@ def _settings_table(settings: Settings) -> Table:
 
     flatten("", settings.model_dump(mode="json"))
     return Table("Settings of this night", ["setting", "value"], rows)
-
-
-def without_secrets(text: str) -> str:
-    """A path or URI without the user and password, and without the query, that it may carry."""
-    return re.sub(r"\?[^?]*=.*", "?…", re.sub(r"://.*@", "://…@", text)) if "://" in text else text
 
 
 def _versions_table() -> Table:

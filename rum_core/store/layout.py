@@ -1,7 +1,8 @@
 """The store: one root, a local path or a URI, and where each thing lies under it.
 
-Every write that others may read goes to a staging name first and appears in one atomic step: a
-rename on a disk, a copy of one whole object on object storage.
+Every write that others may read appears in one atomic step: on a disk it goes to a staging name
+first and is renamed; on object storage it is one whole object, put or copied. There are no folders
+there, and none are made.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from rum_core.errors import RumError, one_line
+from rum_core.uri import REFUSED, holds_secret, without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +45,26 @@ def safe_name(name: str, what: str) -> str:
 
 
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of a local path or a URI (file, s3, gs, ... ) and the path within it."""
+    """The file system of a local path or a URI (file, s3, gs, ... ) and the path within it.
+
+    The AWS_* variables hold what s3 needs; AWS_ENDPOINT_URL names a server that is not Amazon's.
+    """
+    if holds_secret(uri):
+        raise StoreError(f"cannot open {without_secrets(uri)}: {REFUSED}")
     try:
         if "://" in uri:
-            fs, path = pafs.FileSystem.from_uri(uri)
+            fs, path = pafs.FileSystem.from_uri(_small_in_one_put(uri))
             return fs, path
         return pafs.LocalFileSystem(), str(Path(uri).absolute())
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise StoreError(f"cannot open {uri}: {one_line(error)}") from None
+
+
+def _small_in_one_put(uri: str) -> str:
+    """Arrow takes three requests for an object of any size, unless it is told that one will do."""
+    if not uri.startswith("s3://"):
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
 
 
 def fingerprint(values: object) -> str:
@@ -69,6 +83,11 @@ class Store:
     @classmethod
     def open(cls, uri: str) -> "Store":
         """The store at a path or URI; StoreError if a newer version wrote it."""
+        if uri.startswith("s3://") and "?" in uri:
+            raise StoreError(
+                f"store {without_secrets(uri)}: name the region and the server by AWS_REGION and "
+                "AWS_ENDPOINT_URL, not in the URI"
+            )
         store = cls(*filesystem(uri))
         if store.exists("store.json"):
             version = store.read_json("store.json").get("format_version")
@@ -78,6 +97,11 @@ class Store:
                     "use the program version that wrote it, or another store"
                 )
         return store
+
+    @property
+    def local(self) -> bool:
+        """Whether it lies on a disk, with folders and renames; else it is object storage."""
+        return isinstance(self.fs, pafs.LocalFileSystem)
 
     def full(self, path: str) -> str:
         """`path` within the file system."""
@@ -122,12 +146,18 @@ class Store:
 
     def write_bytes(self, path: str, content: bytes) -> None:
         """Write a file in one atomic step."""
-        staged = self.new_staging() + "/" + path.rsplit("/", 1)[-1]
-        self.make_parent(staged)
-        with self.telling(path, "write"), self.fs.open_output_stream(self.full(staged)) as file:
+        if not self.local:
+            self._put(path, content)
+            return
+        with self.attempt() as folder:
+            staged = f"{folder}/{path.rsplit('/', 1)[-1]}"
+            self.make_parent(staged)
+            self._put(staged, content)
+            self.move(staged, path)
+
+    def _put(self, path: str, content: bytes) -> None:
+        with self.telling(path, "write"), self.fs.open_output_stream(self.full(path)) as file:
             file.write(content)
-        self.move(staged, path)
-        self.remove(staged.rsplit("/", 1)[0])
 
     def read_json(self, path: str) -> dict[str, Any]:
         """A JSON object; StoreError names a file that is not one."""
@@ -158,20 +188,31 @@ class Store:
         self.write_bytes(path, sink.getvalue().to_pybytes())
 
     def make_parent(self, path: str) -> None:
-        """Make the folder that a file will lie in."""
+        """Make the folder that a file will lie in, where there are folders."""
+        if not self.local:
+            return
         with self.telling(path, "write"):
             self.fs.create_dir(self.full(path).rsplit("/", 1)[0], recursive=True)
 
     def move(self, source: str, target: str) -> None:
-        """Move a file, over an older one of that name: the atomic step of every write."""
+        """Move a file, over an older one of that name, in one atomic step.
+
+        Object storage copies it whole, which Amazon's does up to 5 GB, and then deletes it.
+        """
         self.make_parent(target)
         with self.telling(target, "write"):
             self.fs.move(self.full(source), self.full(target))
 
+    def settle(self, path: str) -> None:
+        """Have a file on the disk, not only in its cache: for what counts after a power cut."""
+        if self.local:
+            with self.telling(path, "write"), open(self.full(path), "rb") as file:
+                os.fsync(file.fileno())
+
     def remove(self, path: str) -> None:
         """Delete a file or a folder with all it holds, if it is there."""
-        info = self.fs.get_file_info(self.full(path))
         with self.telling(path, "delete"):
+            info = self.fs.get_file_info(self.full(path))
             if info.type == pafs.FileType.Directory:
                 self.fs.delete_dir(self.full(path))
             elif info.type == pafs.FileType.File:

@@ -13,7 +13,6 @@ import uuid
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.fs as pafs
 
 from rum_core.data.catalog import tie_hash
 from rum_core.data.histories import Histories
@@ -174,9 +173,8 @@ def _parts(store: Store, folder: str) -> list[str]:
 def _open(store: Store, path: str) -> pa.Table:
     """A part; on a disk it is mapped, and only the rows that are used are read."""
     with store.telling(path, "read"):
-        local = isinstance(store.fs, pafs.LocalFileSystem)
         full = store.full(path)
-        source = pa.memory_map(full) if local else pa.BufferReader(store.read_bytes(path))
+        source = pa.memory_map(full) if store.local else pa.BufferReader(store.read_bytes(path))
         return pa.ipc.open_file(source).read_all()
 
 

@@ -2,23 +2,22 @@
 
 A run_date's table is one parquet file, so one rename (on object storage: one whole object) makes
 it visible or replaces it, and a reader never sees half a run. The file carries its run id; the
-manifest beside it is written next, then `_latest.json`; a crash in between is finished by the next
-night.
+manifest beside it follows, then `_latest.json`; a crash in between is finished by the next night.
 """
 
 import hashlib
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import date
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from rum_core.store.layout import STAGING, Store, StoreError, run_date_of
 
@@ -30,6 +29,8 @@ MANIFEST = "_manifest.json"
 LATEST = f"{TABLE}/_latest.json"
 WAITING = "publish-"
 RUN_ID = b"rum.run_id"
+LOOKS = 6  # of a reader who finds that two files do not belong together, before it is an error
+LOOK_SECONDS = 0.02  # before the second look; it doubles
 ROW_GROUP = 250_000  # rows; a reader that looks up one customer touches one of them
 
 
@@ -43,30 +44,6 @@ def published_nights(store: Store) -> list[date]:
     return sorted(day for day in map(run_date_of, store.children(TABLE)) if day)
 
 
-@contextmanager
-def night_lock(store: Store) -> Iterator[None]:
-    """One night at a time on a store. The lock ends with its process, however that ends.
-
-    Object storage has no such lock; there the scheduler's concurrency limit keeps nights apart.
-    """
-    if not isinstance(store.fs, pafs.LocalFileSystem):
-        yield
-        return
-    store.make_parent("lock")
-    lock = FileLock(store.full(".lock"), timeout=0)
-    with store.telling(".lock", "write"):
-        try:
-            lock.acquire()
-        except Timeout:
-            raise StoreError(
-                f"another night is running on store {store.root}; wait until it has ended"
-            ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def published(store: Store, night: date) -> dict[str, Any] | None:
     """The manifest of a published night, or None."""
     path = f"{night_path(night)}/{MANIFEST}"
@@ -74,45 +51,70 @@ def published(store: Store, night: date) -> dict[str, Any] | None:
 
 
 def publish(
-    store: Store, night: date, staged: str, *, run_id: str, manifest: dict[str, Any]
+    store: Store,
+    night: date,
+    staged: str,
+    *,
+    run_id: str,
+    manifest: dict[str, Any],
+    still_mine: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Make audited parts the table of a night, in place of an older one; returns the manifest.
 
-    The rows are ordered by (user_id, rank), so equal lists are equal files row for row.
+    The rows are ordered by (user_id, rank), so equal lists are equal files row for row. Whatever
+    needs space is written before the table becomes visible, so a full disk leaves the old one. On
+    Amazon's object storage a table may have 5 GB, the most that is copied as a whole. `still_mine`
+    raises StoreError where the night's lock was lost.
     """
-    folder, waiting = night_path(night), _waiting(night)
+    still_mine()
+    recover(store, night)
+    waiting = f"{STAGING}/{WAITING}{night.isoformat()}.{uuid.uuid4().hex}"
+    try:
+        file = f"{waiting}/{FILE}"
+        rows = _write_sorted(store, parts_of(store, staged), file, run_id)
+        entry = {"name": FILE, "rows": rows, **_checksum(store, file)}
+        manifest = {**manifest, "run_id": run_id, "run_date": night.isoformat(), "files": [entry]}
+        store.write_json(f"{waiting}/{MANIFEST}", manifest)  # stays until the rest is in place
+        ready = {f"{waiting}/{FILE}": f"{night_path(night)}/{FILE}"}  # readers see this run
+        for number, (path, said) in enumerate(_beside(store, night, manifest)):
+            ready[f"{waiting}/{number}.json"] = path
+            store.write_json(f"{waiting}/{number}.json", said)
+        for source in ready:
+            store.settle(source)
+        still_mine()
+    except StoreError:
+        with suppress(StoreError):
+            store.remove(waiting)
+        raise
+    for source, target in ready.items():
+        store.move(source, target)
     store.remove(waiting)
-    parts = parts_of(store, staged)
-    file = f"{waiting}/{FILE}"
-    rows = _write_sorted(store, parts, file, run_id)
-    entry = {"name": FILE, "rows": rows, **_checksum(store, file)}
-    manifest = {**manifest, "run_id": run_id, "run_date": night.isoformat(), "files": [entry]}
-    store.write_json(f"{waiting}/{MANIFEST}", manifest)
-    store.move(file, f"{folder}/{FILE}")  # from here on readers see this run
-    _finish(store, night, manifest)
     store.remove(staged)
     return manifest
 
 
 def waiting_nights(store: Store) -> list[date]:
     """Nights whose publication was begun and not ended."""
-    found = (name.removeprefix(WAITING) for name in store.children(STAGING) if WAITING in name)
-    return [date.fromisoformat(night) for night in found]
+    found = [name.split(".")[0] for name in store.children(STAGING) if name.startswith(WAITING)]
+    return [date.fromisoformat(name.removeprefix(WAITING)) for name in dict.fromkeys(found)]
 
 
 def recover(store: Store, night: date) -> None:
     """Finish a publication that was cut off after its table became visible, else clear it away."""
-    waiting, table = f"{_waiting(night)}/{MANIFEST}", f"{night_path(night)}/{FILE}"
-    if store.exists(waiting) and store.exists(table):
-        manifest = store.read_json(waiting)
-        if _run_id(store, table) == manifest["run_id"]:
-            log.info("finishing the publication of %s that was cut off", night)
-            _finish(store, night, manifest)
-    store.remove(_waiting(night))
+    table = f"{night_path(night)}/{FILE}"
+    for waiting in _waiting(store, night):
+        if store.exists(f"{waiting}/{MANIFEST}") and store.exists(table):
+            manifest = store.read_json(f"{waiting}/{MANIFEST}")
+            if _tells_of(manifest, _checksum(store, table)):
+                log.info("finishing the publication of %s that was cut off", night)
+                for path, said in _beside(store, night, manifest):
+                    store.write_json(path, said)
+        store.remove(waiting)
 
 
 def read_latest(store: Store | str, *, verify: bool = False) -> pa.Table:
-    """The newest published recommendations, as schema.recommendations.
+    """The newest published recommendations, as schema.recommendations: one whole run, also while
+    a night is published.
 
     With `verify` the file's checksum is compared with its manifest. StoreError if nothing is
     published or a file is damaged.
@@ -120,10 +122,39 @@ def read_latest(store: Store | str, *, verify: bool = False) -> pa.Table:
     store = Store.open(store) if isinstance(store, str) else store
     if not store.exists(LATEST):
         raise StoreError(f"nothing is published in {store.root}; run the nightly flow")
-    folder = night_path(date.fromisoformat(store.read_json(LATEST)["run_date"]))
-    if verify:
-        check_files(store, folder)
-    return store.read_table(f"{folder}/{FILE}")
+    for look in range(LOOKS):
+        try:
+            return _read_latest(store, verify=verify)
+        except StoreError:  # another run may have come between two reads
+            time.sleep(LOOK_SECONDS * 2**look)
+    return _read_latest(store, verify=verify)
+
+
+def _read_latest(store: Store, *, verify: bool) -> pa.Table:
+    night = date.fromisoformat(store.read_json(LATEST)["run_date"])
+    path = f"{night_path(night)}/{FILE}"
+    with store.telling(path, "read"):
+        if store.local:  # the run that is mapped stays, whatever takes its name
+            content = pa.memory_map(store.full(path)).read_buffer()
+        else:
+            content = pa.py_buffer(store.read_bytes(path))
+        if verify:
+            _verify(store, night, content)
+        return pq.read_table(pa.BufferReader(content))
+
+
+def _verify(store: Store, night: date, content: pa.Buffer) -> None:
+    """StoreError where no manifest tells of this content. That of a run which has just become
+    visible lies beside it in a moment, and waits meanwhile."""
+    found = {"bytes": content.size, "sha256": hashlib.sha256(content).hexdigest()}
+    if _tells_of(published(store, night) or {}, found):
+        return
+    for waiting in _waiting(store, night):
+        manifest = f"{waiting}/{MANIFEST}"
+        if store.exists(manifest) and _tells_of(store.read_json(manifest), found):
+            return
+    path = store.full(f"{night_path(night)}/{FILE}")
+    raise StoreError(f"{path} is damaged: its checksum is another")
 
 
 def check_files(store: Store, folder: str) -> None:
@@ -135,17 +166,26 @@ def check_files(store: Store, folder: str) -> None:
             raise StoreError(f"{store.full(path)} is damaged: its checksum is another")
 
 
-def _finish(store: Store, night: date, manifest: dict[str, Any]) -> None:
-    store.write_json(f"{night_path(night)}/{MANIFEST}", manifest)
+def _tells_of(manifest: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Whether a manifest is that of the table with this checksum."""
+    return any({k: entry.get(k) for k in found} == found for entry in manifest.get("files", []))
+
+
+def _beside(
+    store: Store, night: date, manifest: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where what is written of a run goes once its table is visible, in this order."""
+    yield f"{night_path(night)}/{MANIFEST}", manifest
     newest = store.read_json(LATEST)["run_date"] if store.exists(LATEST) else ""
     if night.isoformat() >= newest:
         latest = {"run_date": night.isoformat(), "run_id": manifest["run_id"]}
-        store.write_json(LATEST, {**latest, "path": f"{night_path(night)}/{FILE}"})
-    store.remove(_waiting(night))
+        yield LATEST, {**latest, "path": f"{night_path(night)}/{FILE}"}
 
 
-def _waiting(night: date) -> str:
-    return f"{STAGING}/{WAITING}{night.isoformat()}"
+def _waiting(store: Store, night: date) -> list[str]:
+    """The folders of publications of a night that were begun and not ended."""
+    begun = f"{WAITING}{night.isoformat()}"
+    return [f"{STAGING}/{n}" for n in store.children(STAGING) if n.split(".")[0] == begun]
 
 
 def parts_of(store: Store, staged: str) -> ds.Dataset:
@@ -190,9 +230,3 @@ def _checksum(store: Store, path: str) -> dict[str, Any]:
             digest.update(block)
             size += len(block)
     return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def _run_id(store: Store, path: str) -> str:
-    with store.telling(path, "read"):
-        metadata = pq.read_schema(store.full(path), filesystem=store.fs).metadata or {}
-    return bytes(metadata.get(RUN_ID, b"")).decode()
