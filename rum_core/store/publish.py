@@ -20,6 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from rum_core.store.layout import STAGING, Store, StoreError, run_date_of
+from rum_core.store.replacement import write_replacement
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +71,14 @@ def publish(
     recover(store, night)
     waiting = f"{STAGING}/{WAITING}{night.isoformat()}.{uuid.uuid4().hex}"
     try:
-        file = f"{waiting}/{FILE}"
+        file, table = f"{waiting}/{FILE}", f"{night_path(night)}/{FILE}"
         rows = _write_sorted(store, parts_of(store, staged), file, run_id)
+        if store.exists(table):
+            file = _beside_former(store, file, table)
         entry = {"name": FILE, "rows": rows, **_checksum(store, file)}
         manifest = {**manifest, "run_id": run_id, "run_date": night.isoformat(), "files": [entry]}
         store.write_json(f"{waiting}/{MANIFEST}", manifest)  # stays until the rest is in place
-        ready = {f"{waiting}/{FILE}": f"{night_path(night)}/{FILE}"}  # readers see this run
+        ready = {file: table}  # from the first of these moves on readers see this run
         for number, (path, said) in enumerate(_beside(store, night, manifest)):
             ready[f"{waiting}/{number}.json"] = path
             store.write_json(f"{waiting}/{number}.json", said)
@@ -164,6 +167,19 @@ def check_files(store: Store, folder: str) -> None:
         found = _checksum(store, path)
         if found != {k: entry[k] for k in found}:
             raise StoreError(f"{store.full(path)} is damaged: its checksum is another")
+
+
+def _beside_former(store: Store, file: str, table: str) -> str:
+    """A file of the same rows that readers of the table it replaces do not stumble over."""
+    target = f"{file.removesuffix(FILE)}replacement.parquet"
+    try:
+        pq.read_metadata(store.full(table), filesystem=store.fs)
+    except (OSError, pa.ArrowInvalid):
+        return file  # nobody can read that table
+    with store.telling(target, "write"):
+        write_replacement(store.fs, store.full(file), store.full(table), store.full(target))
+    store.remove(file)
+    return target
 
 
 def _tells_of(manifest: dict[str, Any], found: dict[str, Any]) -> bool:

@@ -75,3 +75,37 @@ def test_positions_and_names_of_columns():
         ["--source.columns.user", "0", "--source.columns.item", "StockCode"]
     ).source.columns
     assert (columns.user, columns.item) == (0, "StockCode")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://key:hunter@bucket/x",
+        "s3://key:hunt/er@bucket/x",
+        "s3://hunter@bucket/x",
+        "s3://bucket/x?secret_key=hunter",
+        "gs://bucket/x?access_token=hunter",
+        "abfss://container:hunter@account.dfs.core.windows.net/x",
+    ],
+)
+@pytest.mark.parametrize("name", ["store", "source.path", "recommend.candidates"])
+def test_a_secret_in_a_uri_is_refused_and_not_repeated(name, uri):
+    with pytest.raises(SettingsError) as refused:
+        load([f"--{name}", uri])
+    assert name in str(refused.value)
+    assert "environment" in str(refused.value)
+    assert "hunt" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://bucket/a@b.csv",
+        "hdfs://host:8020/logs/a@b",
+        "s3://bucket/part-?.csv",
+        "abfss://container@account.dfs.core.windows.net/x",
+        "logs/a:b@c.csv",
+    ],
+)
+def test_an_at_sign_alone_is_no_secret(uri):
+    assert load(["--source.path", uri]).source.path == uri
