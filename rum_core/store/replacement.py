@@ -33,6 +33,13 @@ def write_replacement(fs: pafs.FileSystem, new: str, old: str, target: str) -> N
             _write_behind(rows, former, start, stop, sink)
 
 
+def holds_former(fs: pafs.FileSystem, path: str) -> bool:
+    """Whether a file still holds rows that its own footer knows nothing of."""
+    with fs.open_input_file(path) as file:
+        start, stop = _span(file)
+        return start > len(MAGIC) or stop < _footer(file)
+
+
 def _write_behind(
     rows: pa.NativeFile, former: pa.NativeFile, start: int, stop: int, sink: pa.NativeFile
 ) -> None:

@@ -1,5 +1,6 @@
 import os
 
+import fsspec
 import pytest
 
 from rum_core.store.layout import Store, StoreError, safe_name
@@ -60,3 +61,29 @@ def test_a_full_disk_is_one_line():
         store.fs.open_output_stream("/dev/full") as sink,
     ):
         sink.write(b"x" * 100_000)
+
+
+def test_object_storage_holds_what_was_written_and_nothing_else(bucket):
+    store = Store.open(bucket)
+    store.make_parent("a/b/c.json")
+    store.write_json("a/b/c.json", {"x": 1})
+    keys = fsspec.filesystem("s3", skip_instance_cache=True).find(store.root)
+    assert keys == [store.full("a/b/c.json")]
+    store.move("a/b/c.json", "d.json")
+    assert store.files("") == ["d.json"]
+    assert store.read_json("d.json") == {"x": 1}
+    store.remove("d.json")
+    store.remove("d.json")
+    assert not store.exists("d.json")
+
+
+def test_a_region_or_server_in_the_uri_of_a_store_is_refused(bucket):
+    for query in ("region=eu-west-1", "endpoint_override=127.0.0.1:1"):
+        with pytest.raises(StoreError, match="AWS_ENDPOINT_URL"):
+            Store.open(f"{bucket}?{query}")
+
+
+def test_a_secret_in_the_uri_of_a_store_is_refused_and_not_repeated():
+    with pytest.raises(StoreError, match="environment") as refused:
+        Store.open("s3://key:hunter2@bucket/shop")
+    assert "hunter2" not in str(refused.value)

@@ -8,7 +8,14 @@ from rum_core import schema
 from rum_core.store.audit import AuditError, Expectation, audit
 from rum_core.store.layout import Store, StoreError
 from rum_core.store.lock import night_lock
-from rum_core.store.publish import publish, published, read_latest, recover
+from rum_core.store.publish import (
+    FILE,
+    night_path,
+    publish,
+    published,
+    read_latest,
+    recover,
+)
 
 NIGHT = date(2026, 11, 23)
 SCHEMA = schema.recommendations(pa.string(), pa.int64())
@@ -171,7 +178,7 @@ def test_a_crash_at_any_write_leaves_one_whole_run_and_the_next_night_finishes(
     except PowerCut:
         completed = False
     monkeypatch.undo()
-    scores = read_latest(store)["score"].to_pylist()
+    scores = read_latest(store, verify=True)["score"].to_pylist()
     assert scores in ([1.0, 0.0, 1.0, 0.0], [5.0, 4.0, 5.0, 4.0])
     recover(store, NIGHT)
     run = "r2" if scores[0] == 5.0 else "r1"
@@ -179,6 +186,28 @@ def test_a_crash_at_any_write_leaves_one_whole_run_and_the_next_night_finishes(
     assert store.read_json("recommendations/_latest.json")["run_id"] == run
     read_latest(store, verify=True)
     assert completed == (writes_before_the_cut >= 6)
+
+
+def test_between_table_and_manifest_only_whole_bytes_pass(store, monkeypatch):
+    publish(store, NIGHT, stage(store, rows()), run_id="r1", manifest={})
+    path, move = f"{night_path(NIGHT)}/{FILE}", Store.move
+
+    def cut_off(self, source, target):
+        move(self, source, target)
+        if target == path:
+            raise PowerCut
+
+    monkeypatch.setattr(Store, "move", cut_off)
+    with pytest.raises(PowerCut):
+        publish(store, NIGHT, stage(store, rows(score=5.0)), run_id="r2", manifest={})
+    monkeypatch.undo()
+    assert published(store, NIGHT)["run_id"] == "r1"
+    assert read_latest(store, verify=True)["score"][0].as_py() == 5.0
+    content = bytearray(store.read_bytes(path))
+    content[-100] ^= 1
+    store.write_bytes(path, bytes(content))
+    with pytest.raises(StoreError, match=r"damaged|cannot read"):
+        read_latest(store, verify=True)
 
 
 def test_one_night_at_a_time(store):

@@ -6,7 +6,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
-from rum_core.store.replacement import write_replacement
+from rum_core.store.replacement import holds_former, write_replacement
 
 
 def a_table(rng: np.random.Generator) -> pa.Table:
@@ -26,7 +26,9 @@ def test_each_file_holds_its_own_rows_and_those_before(tmp_path, seed):
     for _ in range(12):
         table = a_table(rng)
         pq.write_table(table, new, row_group_size=700, compression="zstd")
+        assert not holds_former(fs, new)
         write_replacement(fs, new, former, target)
+        assert holds_former(fs, target) == (len(before) > 0)
         found = pq.read_table(target)
         assert found.equals(table)
         assert found.schema.metadata[b"run"] == table.schema.metadata[b"run"]
