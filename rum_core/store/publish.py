@@ -6,7 +6,6 @@ manifest beside it is written next, then `_latest.json`; a crash in between is f
 night.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from rum_core.store.checksum import checksum
 from rum_core.store.layout import STAGING, Store, StoreError, run_date_of
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ MANIFEST = "_manifest.json"
 LATEST = f"{TABLE}/_latest.json"
 WAITING = "publish-"
 RUN_ID = b"rum.run_id"
+READ_AGAIN = 3  # times, where the night that readers were led to is gone meanwhile
 ROW_GROUP = 250_000  # rows; a reader that looks up one customer touches one of them
 
 
@@ -85,7 +86,7 @@ def publish(
     parts = parts_of(store, staged)
     file = f"{waiting}/{FILE}"
     rows = _write_sorted(store, parts, file, run_id)
-    entry = {"name": FILE, "rows": rows, **_checksum(store, file)}
+    entry = {"name": FILE, "rows": rows, **checksum(store, file)}
     manifest = {**manifest, "run_id": run_id, "run_date": night.isoformat(), "files": [entry]}
     store.write_json(f"{waiting}/{MANIFEST}", manifest)
     store.move(file, f"{folder}/{FILE}")  # from here on readers see this run
@@ -115,22 +116,39 @@ def read_latest(store: Store | str, *, verify: bool = False) -> pa.Table:
     """The newest published recommendations, as schema.recommendations.
 
     With `verify` the file's checksum is compared with its manifest. StoreError if nothing is
-    published or a file is damaged.
+    published or a file is damaged. Where another table is served by the time that reading has
+    failed, that one is read.
     """
     store = Store.open(store) if isinstance(store, str) else store
-    if not store.exists(LATEST):
-        raise StoreError(f"nothing is published in {store.root}; run the nightly flow")
-    folder = night_path(date.fromisoformat(store.read_json(LATEST)["run_date"]))
+    for _ in range(READ_AGAIN):
+        served = _served(store)
+        try:
+            return _read_night(store, served[0], verify=verify)
+        except StoreError:
+            if _served(store) == served:
+                raise
+    return _read_night(store, _served(store)[0], verify=verify)
+
+
+def _read_night(store: Store, folder: str, *, verify: bool) -> pa.Table:
     if verify:
         check_files(store, folder)
     return store.read_table(f"{folder}/{FILE}")
+
+
+def _served(store: Store) -> tuple[str, object]:
+    """The folder that readers are led to, and which files lie there."""
+    if not store.exists(LATEST):
+        raise StoreError(f"nothing is published in {store.root}; run the nightly flow")
+    night = date.fromisoformat(store.read_json(LATEST)["run_date"])
+    return night_path(night), (published(store, night) or {}).get("files")
 
 
 def check_files(store: Store, folder: str) -> None:
     """StoreError where a published file is not the one that its manifest tells of."""
     for entry in store.read_json(f"{folder}/{MANIFEST}")["files"]:
         path = f"{folder}/{entry['name']}"
-        found = _checksum(store, path)
+        found = checksum(store, path)
         if found != {k: entry[k] for k in found}:
             raise StoreError(f"{store.full(path)} is damaged: its checksum is another")
 
@@ -139,9 +157,14 @@ def _finish(store: Store, night: date, manifest: dict[str, Any]) -> None:
     store.write_json(f"{night_path(night)}/{MANIFEST}", manifest)
     newest = store.read_json(LATEST)["run_date"] if store.exists(LATEST) else ""
     if night.isoformat() >= newest:
-        latest = {"run_date": night.isoformat(), "run_id": manifest["run_id"]}
-        store.write_json(LATEST, {**latest, "path": f"{night_path(night)}/{FILE}"})
+        serve(store, night, manifest)
     store.remove(_waiting(night))
+
+
+def serve(store: Store, night: date, manifest: dict[str, Any]) -> None:
+    """Lead readers to a published night."""
+    latest = {"run_date": night.isoformat(), "run_id": manifest["run_id"]}
+    store.write_json(LATEST, {**latest, "path": f"{night_path(night)}/{FILE}"})
 
 
 def _waiting(night: date) -> str:
@@ -181,15 +204,6 @@ def _write_sorted(store: Store, parts: ds.Dataset, path: str, run_id: str) -> in
                 writer.write_table(table, row_group_size=ROW_GROUP)
                 rows += len(table)
     return rows
-
-
-def _checksum(store: Store, path: str) -> dict[str, Any]:
-    digest, size = hashlib.sha256(), 0
-    with store.telling(path, "read"), store.fs.open_input_stream(store.full(path)) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            size += len(block)
-    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def _run_id(store: Store, path: str) -> str:
