@@ -24,7 +24,8 @@ from rum_core.evaluation import sections
 from rum_core.evaluation.protocols import FOLLOWING, PAPER
 from rum_core.evaluation.sections import Row, Table, percent, show
 from rum_core.settings import Settings
-from rum_core.store.layout import Store, night_dir, read_record, run_date_of
+from rum_core.store.checksum import digest
+from rum_core.store.layout import Store, night_dir, read_record, run_date_of, write_record
 from rum_core.store.publish import FILE, night_path
 
 STEPS = ("ingest", "train", "evaluate", "recommend", "publish")
@@ -52,8 +53,14 @@ def write_report(store: Store, night: date, settings: Settings) -> str:
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html").render(context(store, night, settings))
-    store.write_bytes(report_path(night), page.encode("utf-8", "backslashreplace"))
+    save_report(store, night, page.encode("utf-8", "backslashreplace"))
     return store.full(report_path(night))
+
+
+def save_report(store: Store, night: date, page: bytes) -> None:
+    """Write a page, after the record of the night that names its checksum."""
+    write_record(store, night, "report", {"sha256": {report_path(night): digest(page)}})
+    store.write_bytes(report_path(night), page)
 
 
 def context(store: Store, night: date, settings: Settings) -> dict[str, Any]:
