@@ -37,6 +37,7 @@ from rum_core.store.publish import (
     publish,
     published,
 )
+from rum_core.store.retention import retain
 from rum_core.store.sweep import sweep
 
 log = logging.getLogger("rum")
@@ -135,6 +136,8 @@ def rum(
                     job(verb, arguments, cluster)
             audit_and_publish(chosen, run_id=_run_id(chosen.night))
             store.remove(report_path(chosen.night))
+            gone = retain(store, chosen.keep.nights)
+            log.info("kept the newest %d nights, deleted %s", chosen.keep.nights, gone)
         if not store.exists(report_path(chosen.night)):
             report(chosen)
     return store.full(table)

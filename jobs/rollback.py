@@ -8,6 +8,7 @@ from rum_core.settings import Settings
 from rum_core.store.layout import Store
 from rum_core.store.publish import night_lock
 from rum_core.store.rollback import roll_back
+from rum_core.store.sweep import sweep
 
 log = logging.getLogger("rum")
 
@@ -20,6 +21,7 @@ def rollback(settings: Settings, store: Store) -> None:
     if settings.run_date is None:
         raise RumError("say which night to go back to: --run-date YYYY-MM-DD")
     with night_lock(store):
+        sweep(store)
         gone = roll_back(store, settings.run_date)
     said = f"withdrawn: {', '.join(map(str, gone))}" if gone else "no newer night was there"
     log.info("readers are served the lists of %s; %s", settings.run_date, said)

@@ -60,8 +60,18 @@ def balance(store: Store, ledger: Ledger, snapshot: Manifest) -> Books:
         for key, count in found.items():
             totals[key] += count
     check_rows(store, snapshot.purchases + snapshot.merged + snapshot.later, ledger)
-    counted = (snapshot.purchases, snapshot.merged, snapshot.later)
-    return Books(len(ledger.batches), *totals.values(), ledger.rows, *counted)
+    return Books(
+        batches=len(ledger.batches),
+        read=totals["rows_read"],
+        kept=totals["rows_kept"],
+        bad=totals["rows_bad"],
+        rule=totals["rows_rule"],
+        forgotten=totals["rows_forgotten"],
+        live=ledger.rows,
+        purchases=snapshot.purchases,
+        merged=snapshot.merged,
+        later=snapshot.later,
+    )
 
 
 def check_rows(store: Store, rows: int, ledger: Ledger) -> None:

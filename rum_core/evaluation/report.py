@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import escape
 
 from rum_core import schema
 from rum_core.data.catalog import tie_hash
@@ -61,6 +62,14 @@ def save_report(store: Store, night: date, page: bytes) -> None:
     """Write a page, after the record of the night that names its checksum."""
     write_record(store, night, "report", {"sha256": {report_path(night): digest(page)}})
     store.write_bytes(report_path(night), page)
+
+
+def sampled(page: str, customer: object) -> list[str]:
+    """The tables of a customer's list in a page, as they stand in it."""
+    name = re.escape(str(escape(show(customer))))
+    popular = r"(?:<p><small>Popular items: [^\n]*</p>\n)?"
+    table = rf'<div class="scroll"[^>]* aria-label="{name}">\n<table>.*?</table>\n</div>\n'
+    return re.findall(table + popular, page, flags=re.DOTALL)
 
 
 def context(store: Store, night: date, settings: Settings) -> dict[str, Any]:

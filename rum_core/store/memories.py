@@ -1,10 +1,11 @@
 """Kept memories of a feature-level model: each user's (K, D) float64 after his purchases so far.
 
-`memory/model=<model_id>/` holds parts that are only ever added, named by their checksums. A row names the user's hash, how
-many purchases its memory holds and a fingerprint of just these, so it proves itself: whoever wrote
-it, and however that night ended, it may be used where the user's history begins with the same
-purchases, and the rest is replayed from there; a late line in the middle makes it void. Only long
-histories are kept (recommend.memory_from): a short one is replayed sooner than a memory is read.
+`memory/model=<model_id>/` holds parts that are only ever added, named by their checksums. A row
+names the user's hash, how many purchases its memory holds and a fingerprint of just these, so it
+proves itself: whoever wrote it, and however that night ended, it may be used where the user's
+history begins with the same purchases, and the rest is replayed from there; a late line in the
+middle makes it void. Only long histories are kept (recommend.memory_from): a short one is replayed
+sooner than a memory is read.
 The item-level memory is the last K purchases, a slice of the history: nothing is kept of it.
 """
 

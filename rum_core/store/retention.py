@@ -17,7 +17,7 @@ from rum_core.store.checkpoint import model_dir
 from rum_core.store.layout import Store, night_dir
 from rum_core.store.memories import memory_dir
 from rum_core.store.publish import LATEST, MANIFEST, night_path, published, published_nights
-from rum_core.store.rollback import FOLDERS, WITHDRAWN, nights_of, withdrawn
+from rum_core.store.rollback import FOLDERS, nights_of, withdrawn
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -70,11 +70,9 @@ def outdated(store: Store, nights: int) -> Outdated:
     if len(whole) <= nights:
         return Outdated([], [], [], [])
     oldest = whole[-nights]
-    served = (
-        date.fromisoformat(store.read_json(LATEST)["run_date"]) if store.exists(LATEST) else None
-    )
+    latest = store.read_json(LATEST)["run_date"] if store.exists(LATEST) else ""
     aside = withdrawn(store)
-    old = [day for day in nights_of(store) if day < oldest and day != served]
+    old = [day for day in nights_of(store) if day < oldest and day.isoformat() != latest]
     old_aside = [day for day in nights_of(aside) if day < oldest]
     models: set[str] = set()
     snapshots: set[str] = set()

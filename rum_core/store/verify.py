@@ -14,13 +14,14 @@ from rum_core.data.ledger import LEDGER
 from rum_core.data.snapshots import MANIFESTS, catalog_path, folder
 from rum_core.store.checkpoint import FILES, model_dir
 from rum_core.store.checksum import sha256
-from rum_core.store.layout import Store, StoreError, with_checksum
+from rum_core.store.layout import STAGING, Store, StoreError, with_checksum
 from rum_core.store.memories import SUFFIX
 from rum_core.store.publish import LATEST, MANIFEST, TABLE
 from rum_core.store.rollback import WITHDRAWN, withdrawn
+from rum_core.store.sweep import TRAINING
 
 # what is there while work goes on, or was when it was cut off: none of it counts
-PASSING = ("_staging/", "training/", "logs/", "lock", ".lock", "_lock")
+PASSING = (f"{STAGING}/", f"{TRAINING}/", "logs/", "lock", ".lock", "_lock")
 
 
 @dataclass
@@ -57,6 +58,7 @@ def verify(store: Store) -> Findings:
     here = [path for path in paths if not path.startswith(f"{WITHDRAWN}/")]
     found = _verify(store, here, set(here))
     there = [path.removeprefix(f"{WITHDRAWN}/") for path in paths if path not in set(here)]
+    there = [path for path in there if not path.startswith(PASSING)]
     found.add(_verify(withdrawn(store), there, set(here)), WITHDRAWN)
     return found
 
