@@ -25,7 +25,7 @@ from rum_core.evaluation.report import report_path, sampled, save_report
 from rum_core.store.checkpoint import FILES, model_dir
 from rum_core.store.checksum import checksum, digest, sha256
 from rum_core.store.customers import Customers
-from rum_core.store.layout import STAGING, Store
+from rum_core.store.layout import STAGING, Store, run_date_of
 from rum_core.store.memories import ROOT as MEMORY
 from rum_core.store.memories import memory_parts, open_part, write_part
 from rum_core.store.publish import MANIFEST, TABLE
@@ -67,7 +67,8 @@ def forget(store: Store, customers: Customers) -> Forgotten:
         users = f"{model_dir(model_id)}/users.parquet"
         rewrite("models", [users], partial(_model, store, customers, model_id))
     for table in (TABLE, f"{WITHDRAWN}/{TABLE}"):
-        for folder in (f"{table}/{name}" for name in store.children(table)):
+        for name in filter(run_date_of, store.children(table)):
+            folder = f"{table}/{name}"
             rewrite("lists", store.files(folder), partial(_lists, store, folder))
     found["reports"] = _reports(store, customers) + _reports(withdrawn(store), customers)
     found["logs"] = _logs(store, customers)

@@ -1,8 +1,9 @@
 """Whole nights of a small shop in this process: ingest, lists, evaluation, publishing, report.
 
-The log has a file a night. Ray's ways over the work are plain loops, and models hold random numbers.
+The log has a file a night. Ray's ways over the work are plain loops; models hold random numbers.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
@@ -84,7 +85,7 @@ class Nights:
 
     def settings(self, night: str) -> Settings:
         source = {"path": str(self.folder / "log"), "columns": {"time": "time"}, "max_rejected": 1}
-        source |= {"drop": ["amount = '0'"]}
+        source |= {"drop": ["amount = '0'"], "format": "jsonl" if self.numbers else "csv"}
         return from_dict(
             {
                 "store": str(self.folder / "store"),
@@ -100,14 +101,25 @@ class Nights:
         rng = np.random.default_rng(int(night[-2:]))
         noon = int((date.fromisoformat(night) - date(1970, 1, 1)).days) * 86_400 + 43_200
         who = range(24) if night == NIGHTS[0] else rng.choice(24, 6, replace=False)
-        lines = ["user_id,item_id,time,amount"]
-        for user in who:
-            for n, item in enumerate(rng.choice(20, 5, replace=False)):
-                lines.append(f"{self.customer(user)},i{item},{noon + n},2")
-        lines.append(f"{self.customer(1)},i1,{noon},0")
-        lines += [f"{self.customer(user)},i1,no time,1" for user in (1, 2)]
-        (self.folder / "log").mkdir(exist_ok=True)
-        (self.folder / "log" / f"{night}.csv").write_text("\n".join(lines) + "\n")
+        rows: list[tuple[int, str, object, str]] = [
+            (user, f"i{item}", noon + n, "2")
+            for user in who
+            for n, item in enumerate(rng.choice(20, 5, replace=False))
+        ]
+        rows += [(1, "i1", noon, "0"), *((user, "i1", "no time", "1") for user in (1, 2))]
+        names = ("user_id", "item_id", "time", "amount")
+        table = [dict(zip(names, (self.customer(u), *rest), strict=True)) for u, *rest in rows]
+        if self.numbers:
+            table = [{**row, "user_id": int(str(row["user_id"]))} for row in table]
+            lines = [json.dumps(row) for row in table]
+        else:
+            lines = [",".join(names), *(",".join(map(str, row.values())) for row in table)]
+        self.log(night).parent.mkdir(parents=True, exist_ok=True)
+        self.log(night).write_text("\n".join(lines) + "\n")
+
+    def log(self, night: str) -> Path:
+        """The file of a day."""
+        return self.folder / "log" / f"{night}.{'jsonl' if self.numbers else 'csv'}"
 
     def night(self, night: str, model: str | None = None, *, buy: bool = True) -> dict[str, Any]:
         """A whole night, with a new model of this name if one is given; its recommend record."""

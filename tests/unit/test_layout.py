@@ -60,3 +60,16 @@ def test_a_full_disk_is_one_line():
         store.fs.open_output_stream("/dev/full") as sink,
     ):
         sink.write(b"x" * 100_000)
+
+
+def test_a_json_that_is_not_what_was_written_is_named(store, tmp_path):
+    store.write_json("x.json", {"b": [1.5, None], "a": {2: "ü"}})
+    assert store.read_json("x.json") == {"b": [1.5, None], "a": {"2": "ü"}}
+    path = tmp_path / "store" / "x.json"
+    whole = path.read_text()
+    for old, new in (("1.5", "1.6"), ("ü", "u"), ("\n  ", "\n   "), ("null", "true")):
+        path.write_text(whole.replace(old, new, 1))
+        with pytest.raises(StoreError, match=r"x\.json is damaged"):
+            store.read_json("x.json")
+    path.write_text('{"a": 1}')  # one that somebody else wrote has no checksum
+    assert store.read_json("x.json") == {"a": 1}
