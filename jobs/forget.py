@@ -34,7 +34,7 @@ def forget_all(store: Store, names: list[str]) -> None:
     with night_lock(store):
         sweep(store)
         gone = forget(store, customers)
-        log.info("forgot %d customers: they stood in %s", len(names), gone)
+        log.info("forgot %d customers: files changed: %s", len(names), gone)
         files, left = search(store, customers)
     for place in left[:SHOWN]:
         print(f"left in {place}")

@@ -140,6 +140,8 @@ def _add(
         said |= {"reasons": dict(reasons), "batch": news.batch}
         if store.children(f"{staged}/{REJECTED}"):
             said["rejected_path"] = _move_in(store, staged, REJECTED, news.batch)
+        else:
+            store.remove(batch_folder(REJECTED, news.batch))  # of an attempt that never counted
         _refuse_too_many(settings, store, said, examples)
         about = {"night": settings.night.isoformat(), "parts": _parts(news.batch, results)}
         ledger = with_batch(before, news, plan, counts, about)

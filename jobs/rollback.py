@@ -23,7 +23,7 @@ def rollback(settings: Settings, store: Store) -> None:
     with night_lock(store):
         sweep(store)
         gone = roll_back(store, settings.run_date)
-    said = f"withdrawn: {', '.join(map(str, gone))}" if gone else "no newer night was there"
+    said = f"withdrawn: {', '.join(map(str, gone))}" if gone else "no night is withdrawn for it"
     log.info("readers are served the lists of %s; %s", settings.run_date, said)
 
 

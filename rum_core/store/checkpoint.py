@@ -67,7 +67,10 @@ def load_model(store: Store, model_id: str) -> SavedModel:
         raise StoreError(f"there is no model {model_id} in {store.root}; run jobs/train.py")
     config = store.read_json(f"{folder}/config.json")
     sums = {f"{folder}/{name}": wanted for name, wanted in config.pop(FILES, {}).items()}
-    check(store, sums, "train it again")
+    again = (
+        "run jobs/forget.py again if it was cut off, else delete the model and run the night again"
+    )
+    check(store, sums, again)
     try:
         tensors = load_tensors(store.read_bytes(f"{folder}/model.safetensors"))
     except SafetensorError as error:

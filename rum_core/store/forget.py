@@ -38,12 +38,12 @@ Index = Callable[[dict[str, str]], None]  # files that change, and where their n
 
 @dataclass
 class Forgotten:
-    """In how many files of each kind the customers stood."""
+    """How many files of each kind the customers stood in."""
 
     files: Counter[str]
 
     def __str__(self) -> str:
-        return ", ".join(f"{n} {what}" for what, n in self.files.items() if n) or "no file"
+        return ", ".join(f"{what} {n}" for what, n in self.files.items() if n) or "none"
 
 
 def forget(store: Store, customers: Customers) -> Forgotten:

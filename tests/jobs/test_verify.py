@@ -43,6 +43,9 @@ def test_a_flipped_byte_in_any_file_is_found_and_named(
         gone = look(store)
         assert path in gone.missing or gone.unaccounted or path.startswith(NOT_MISSED)
         (root / path).write_bytes(whole)
+    refused = root / "rejected" / "batch=refused" / "part-00000.parquet"  # of a night that stopped
+    refused.parent.mkdir()
+    refused.write_text("what a person may look at")
     (root / "reports" / "stray.txt").write_text("not ours")
     assert look(store).unaccounted == ["reports/stray.txt"]
     capsys.readouterr()
