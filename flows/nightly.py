@@ -33,6 +33,7 @@ from rum_core.store.audit import audit, expectation
 from rum_core.store.layout import Store, StoreError, read_record, write_record
 from rum_core.store.lock import night_lock
 from rum_core.store.publish import FILE, night_path, publish, published
+from rum_core.store.retention import retain
 from rum_core.store.sweep import sweep
 
 log = logging.getLogger("rum")
@@ -136,6 +137,8 @@ def rum(
                     job(verb, arguments, cluster)
             audit_and_publish(chosen, _run_id(chosen.night), still_mine)
             store.remove(report_path(chosen.night))
+            gone = retain(store, chosen.keep.nights)
+            log.info("kept the newest %d nights, deleted %s", chosen.keep.nights, gone)
         if not store.exists(report_path(chosen.night)):
             report(chosen)
     return store.full(table)

@@ -57,13 +57,14 @@ def evaluate(settings: Settings, store: Store) -> None:
     rows = [*rows, *following(settings, store)]
     seconds["following"] = round(time.monotonic() - began - seconds["held out"], 3)
     table = evaluations_table(rows, settings, model)
-    store.write_table(evaluations_path(night), table)
+    sha256 = store.write_table(evaluations_path(night), table)
     record = {
         **found,
         "key": key,
         "model": str(model.config["model"]),
         "model_id": model.model_id,
         "evaluations": evaluations_path(night),
+        "sha256": {evaluations_path(night): sha256},
         "reused": former is not None,
         "seconds_per_phase": seconds,
         "seconds": round(time.monotonic() - began, 3),

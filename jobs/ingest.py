@@ -19,11 +19,20 @@ import ray
 
 from jobs.runtime import over_work, ray_session, run_job
 from rum_core.data.blocks import columns_of
+from rum_core.data.books import balance, check_rows
 from rum_core.data.catalog import Catalog
 from rum_core.data.formats import read_blocks
 from rum_core.data.grouping import BUCKET_ROWS, Dealt, Grouping, deal, first_users, group
 from rum_core.data.interactions import INTERACTIONS, REJECTED, Work, groups, take_in
-from rum_core.data.ledger import ROWS, Ledger, News, find_news, with_batch, without
+from rum_core.data.ledger import (
+    ROWS,
+    Ledger,
+    News,
+    batch_folder,
+    find_news,
+    with_batch,
+    without,
+)
 from rum_core.data.plan import Plan, check_columns, make_plan
 from rum_core.data.snapshots import (
     Manifest,
@@ -56,6 +65,7 @@ def ingest(settings: Settings, store: Store) -> None:
     with ray_session():
         ledger, said = _add(settings, store, fs, before, news)
         manifest = _snapshot(settings, store, ledger)
+    books = balance(store, ledger, manifest)
     seconds = time.monotonic() - began
     write_record(
         store,
@@ -88,6 +98,7 @@ def ingest(settings: Settings, store: Store) -> None:
         manifest.purchases,
         seconds,
     )
+    log.info("%s", books)
 
 
 def _with_checksums(
@@ -129,8 +140,11 @@ def _add(
         said |= {"reasons": dict(reasons), "batch": news.batch}
         if store.children(f"{staged}/{REJECTED}"):
             said["rejected_path"] = _move_in(store, staged, REJECTED, news.batch)
+        else:
+            store.remove(batch_folder(REJECTED, news.batch))  # of an attempt that never counted
         _refuse_too_many(settings, store, said, examples)
-        ledger = with_batch(before, news, plan, counts, {"night": settings.night.isoformat()})
+        about = {"night": settings.night.isoformat(), "parts": _parts(news.batch, results)}
+        ledger = with_batch(before, news, plan, counts, about)
         if not ledger.rows:
             raise IngestError(
                 f"none of {said['rows_read']:,} lines is kept; mostly: {_mostly(said, examples)}; "
@@ -139,6 +153,15 @@ def _add(
         _move_in(store, staged, INTERACTIONS, news.batch)
         ledger.save(store, before)
     return ledger, said
+
+
+def _parts(batch: str, results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Where the parts of a batch will lie, with their rows and checksums."""
+    return {
+        f"{batch_folder(table, batch)}/{part['name']}": {k: part[k] for k in ("rows", "sha256")}
+        for result in results
+        for table, part in result["parts"].items()
+    }
 
 
 def _nothing_new(settings: Settings, store: Store, before: Ledger, news: News) -> Ledger:
@@ -179,7 +202,7 @@ def _end_of(night: date) -> int:
 
 
 def _move_in(store: Store, staged: str, table: str, batch: str) -> str:
-    folder = f"{table}/batch={batch}"
+    folder = batch_folder(table, batch)
     store.remove(folder)  # of an attempt that never counted
     for part in store.files(f"{staged}/{table}"):
         store.move(part, f"{folder}/{part.rpartition('/')[2]}")
@@ -233,12 +256,7 @@ def _grouped(ledger: Ledger, grouping: Grouping, night: date, content: str) -> M
         for number, (part, files) in enumerate(ledger.live(store))
     ]
     dealt: list[Dealt] = over_work(lambda **part: deal(grouping, **part), parts)
-    rows = sum(d.rows for d in dealt)
-    if rows != ledger.rows:
-        raise StoreError(
-            f"{store.full(INTERACTIONS)} holds {rows:,} of the {ledger.rows:,} purchases that were "
-            "taken in; restore it from a backup, or take the log into a new store"
-        )
+    check_rows(store, sum(d.rows for d in dealt), ledger)
     hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *(d.users for d in dealt)]))
     if not len(hashes):
         raise IngestError(
@@ -258,7 +276,9 @@ def _grouped(ledger: Ledger, grouping: Grouping, night: date, content: str) -> M
             f"customers were lost on the way to {snapshot_id}: run jobs/ingest.py again"
         )
     catalog = replace(catalog, purchases=np.sum([g.purchases for g in grouped], axis=0))
-    store.write_table(catalog_path(snapshot_id), catalog.to_table())
+    parts: dict[str, dict[str, Any]] = {g.file: g.said() for g in grouped}
+    sha256 = store.write_table(catalog_path(snapshot_id), catalog.to_table())
+    parts[catalog_path(snapshot_id)] = {"sha256": sha256}
     return Manifest(
         id=snapshot_id,
         night=night.isoformat(),
@@ -271,6 +291,7 @@ def _grouped(ledger: Ledger, grouping: Grouping, night: date, content: str) -> M
         purchases=int(catalog.purchases.sum()),
         merged=sum(g.merged for g in grouped),
         later=sum(d.later for d in dealt),
+        parts=parts,
     )
 
 

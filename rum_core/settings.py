@@ -348,6 +348,18 @@ class Evaluate(Section):
     )
 
 
+class Keep(Section):
+    """What stays in the store."""
+
+    nights: int = Field(
+        30,
+        ge=2,
+        le=100_000,
+        description="published nights that are kept, the newest ones; what only older nights need "
+        "is deleted after publishing",
+    )
+
+
 class Settings(Section):
     """All settings of a night."""
 
@@ -363,6 +375,7 @@ class Settings(Section):
     train: Train = Train()
     recommend: Recommend = Recommend()
     evaluate: Evaluate = Evaluate()
+    keep: Keep = Keep()
 
     @property
     def night(self) -> date:

@@ -6,6 +6,7 @@ its rows to the buckets; stage two sorts a bucket and writes it as one part of t
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,6 +107,12 @@ class Grouped:
     users: int
     purchases: np.ndarray  # (I,) of each item
     merged: int
+    sha256: str
+
+    def said(self) -> dict[str, Any]:
+        """What the snapshot's manifest says of the part."""
+        purchases = int(self.purchases.sum())
+        return {"sha256": self.sha256, "users": self.users, "purchases": purchases}
 
 
 def group(grouping: Grouping, catalog: Catalog, bucket: int, first_user: int) -> Grouped:
@@ -138,9 +145,9 @@ def group(grouping: Grouping, catalog: Catalog, bucket: int, first_user: int) ->
         schema=schema.histories(rows.schema.field(schema.USER_ID).type),
     )
     file = part_path(grouping.snapshot, bucket)
-    grouping.store.write_table(file, table)
+    sha256 = grouping.store.write_table(file, table)
     purchases = np.bincount(item, minlength=len(catalog))
-    return Grouped(file, len(order), purchases, len(rows) - len(item))
+    return Grouped(file, len(order), purchases, len(rows) - len(item), sha256)
 
 
 def first_users(hashes: np.ndarray, buckets: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from rum_core.data.ledger import ROWS
 from rum_core.data.plan import Plan, check_columns
 from rum_core.data.sources import IngestError, SourceFile, telling
 from rum_core.settings import Source
+from rum_core.store.checksum import sha256
 from rum_core.store.layout import Store
 
 INTERACTIONS, REJECTED = "interactions", "rejected"
@@ -49,7 +50,8 @@ def groups(files: list[SourceFile]) -> list[list[SourceFile]]:
 
 
 def take_in(work: Work, files: list[SourceFile], group: int) -> dict[str, Any]:
-    """Read files into the parts of a group; the rows of each file, and why lines are missing.
+    """Read files into the parts of a group; the rows of each file, why lines are missing, and the
+    name, rows and checksum of the part of each table.
 
     Raises IngestError where a file is unusable as a whole, StoreError where the store is.
     """
@@ -81,7 +83,9 @@ def take_in(work: Work, files: list[SourceFile], group: int) -> dict[str, Any]:
             counts[file.name] = {key: tally[key] for key in ROWS}
             if tally["rows_read"] != sum(counts[file.name][key] for key in ROWS[1:]):
                 raise IngestError(f"{file.path}: lines were lost while it was read; report this")
-    return {"counts": counts, "reasons": dict(reasons), "examples": examples}
+    parts = {table: part.said() for table, part in ((INTERACTIONS, kept), (REJECTED, rejected))}
+    parts = {table: said for table, said in parts.items() if said}
+    return {"counts": counts, "reasons": dict(reasons), "examples": examples, "parts": parts}
 
 
 class _Part:
@@ -90,6 +94,7 @@ class _Part:
     def __init__(self, store: Store, path: str) -> None:
         self.store, self.path = store, path
         self.writer: pq.ParquetWriter | None = None
+        self.rows = 0
 
     def __enter__(self) -> "_Part":
         return self
@@ -116,3 +121,11 @@ class _Part:
                     compression_level=1,
                 )
             self.writer.write_table(rows.select(wanted.names).cast(wanted))
+            self.rows += len(rows)
+
+    def said(self) -> dict[str, Any] | None:
+        """Name, rows and checksum of what was written, None where nothing was."""
+        if self.writer is None:
+            return None
+        name = self.path.rpartition("/")[2]
+        return {"name": name, "rows": self.rows, "sha256": sha256(self.store, self.path)}

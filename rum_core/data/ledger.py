@@ -1,7 +1,8 @@
 """The list of what counts among the interactions: which files were taken in, as which batch.
 
 `interactions/_ingest.json` is written in one atomic step, the commit of a batch; a batch folder
-that it does not name is a leftover. A file is known by its name and its checksum.
+that it does not name is a leftover. A file is known by its name and its checksum. Each batch names
+its parquet parts, of interactions and of rejected lines, with their checksums and rows.
 """
 
 from dataclasses import dataclass, field, replace
@@ -75,8 +76,13 @@ class Ledger:
         return [
             (part, live)
             for batch, live in sorted(names.items())
-            for part in store.files(f"interactions/batch={batch}")
+            for part in store.files(batch_folder("interactions", batch))
         ]
+
+
+def batch_folder(table: str, batch: str) -> str:
+    """Where the parts of a batch lie in one of the two tables."""
+    return f"{table}/batch={batch}"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 `histories/_snapshots/<id>.json` is written last; what it does not name does not count.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any
 
@@ -43,6 +43,8 @@ class Manifest:
     purchases: int
     merged: int  # lines folded into another purchase
     later: int  # purchases after the night, which are not in it
+    # sha256 of each of these files, and users and purchases of each part
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def folder(snapshot_id: str) -> str:

@@ -6,6 +6,7 @@ Whatever a night lacks (a step that failed, no earlier night) is said in the pag
 
 import json
 import platform
+import re
 from collections.abc import Mapping
 from datetime import date
 from importlib import metadata
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import escape
 
 from rum_core import schema
 from rum_core.data.catalog import tie_hash
@@ -23,7 +25,8 @@ from rum_core.evaluation import sections
 from rum_core.evaluation.protocols import FOLLOWING, PAPER
 from rum_core.evaluation.sections import Row, Table, percent, show
 from rum_core.settings import Settings
-from rum_core.store.layout import Store, night_dir, read_record, run_date_of
+from rum_core.store.checksum import digest
+from rum_core.store.layout import Store, night_dir, read_record, run_date_of, write_record
 from rum_core.store.publish import FILE, night_path
 from rum_core.uri import without_secrets
 
@@ -52,8 +55,22 @@ def write_report(store: Store, night: date, settings: Settings) -> str:
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html").render(context(store, night, settings))
-    store.write_bytes(report_path(night), page.encode("utf-8", "backslashreplace"))
+    save_report(store, night, page.encode("utf-8", "backslashreplace"))
     return store.full(report_path(night))
+
+
+def save_report(store: Store, night: date, page: bytes) -> None:
+    """Write a page, after the record of the night that names its checksum."""
+    write_record(store, night, "report", {"sha256": {report_path(night): digest(page)}})
+    store.write_bytes(report_path(night), page)
+
+
+def sampled(page: str, customer: object) -> list[str]:
+    """The tables of a customer's list in a page, as they stand in it."""
+    name = re.escape(str(escape(show(customer))))
+    popular = r"(?:<p><small>Popular items: [^\n]*</p>\n)?"
+    table = rf'<div class="scroll"[^>]* aria-label="{name}">\n<table>.*?</table>\n</div>\n'
+    return re.findall(table + popular, page, flags=re.DOTALL)
 
 
 def context(store: Store, night: date, settings: Settings) -> dict[str, Any]:

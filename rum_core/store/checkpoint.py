@@ -1,7 +1,7 @@
 """A trained model on disk: model.safetensors, config.json, catalog.parquet, users.parquet.
 
 Tensors are float32 under the design's names. Nothing is ever unpickled. A model counts when its
-config.json is there: it is written last.
+config.json is there: it is written last, and names the other files with their checksums.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,10 @@ from safetensors.numpy import save as save_tensors
 
 from rum_core import schema
 from rum_core.data.catalog import Catalog
-from rum_core.store.layout import Store, StoreError, safe_name
+from rum_core.store.checksum import check, digest
+from rum_core.store.layout import Store, StoreError, parquet_bytes, safe_name, with_checksum
+
+FILES = "files"  # of config.json: the checksums of the model's other files
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,16 @@ def has_model(store: Store, model_id: str) -> bool:
 def save_model(store: Store, model: SavedModel) -> None:
     """Write a model; it counts from the moment its config.json appears."""
     folder = model_dir(model.model_id)
-    store.write_table(f"{folder}/catalog.parquet", model.catalog.to_table())
-    store.write_table(f"{folder}/users.parquet", pa.table({schema.USER_ID: model.users}))
-    store.write_bytes(f"{folder}/model.safetensors", save_tensors(model.tensors))
-    store.write_json(f"{folder}/metrics.json", model.metrics)
-    store.write_json(f"{folder}/config.json", model.config)
+    contents = {
+        "catalog.parquet": parquet_bytes(model.catalog.to_table()),
+        "users.parquet": parquet_bytes(pa.table({schema.USER_ID: model.users})),
+        "model.safetensors": save_tensors(model.tensors),
+        "metrics.json": with_checksum(model.metrics),
+    }
+    for name, content in contents.items():
+        store.write_bytes(f"{folder}/{name}", content)
+    sums = {name: digest(content) for name, content in contents.items()}
+    store.write_json(f"{folder}/config.json", {**model.config, FILES: sums})
 
 
 def load_model(store: Store, model_id: str) -> SavedModel:
@@ -57,6 +65,12 @@ def load_model(store: Store, model_id: str) -> SavedModel:
     folder = model_dir(model_id)
     if not has_model(store, model_id):
         raise StoreError(f"there is no model {model_id} in {store.root}; run jobs/train.py")
+    config = store.read_json(f"{folder}/config.json")
+    sums = {f"{folder}/{name}": wanted for name, wanted in config.pop(FILES, {}).items()}
+    again = (
+        "run jobs/forget.py again if it was cut off, else delete the model and run the night again"
+    )
+    check(store, sums, again)
     try:
         tensors = load_tensors(store.read_bytes(f"{folder}/model.safetensors"))
     except SafetensorError as error:
@@ -70,7 +84,6 @@ def load_model(store: Store, model_id: str) -> SavedModel:
                 f"{store.full(folder)}: tensor {name} has {tensors[name].shape[0]} rows, "
                 f"its table {expected}: the model is damaged; train it again"
             )
-    config = store.read_json(f"{folder}/config.json")
     return SavedModel(
         model_id, config, tensors, catalog, users, store.read_json(f"{folder}/metrics.json")
     )

@@ -28,8 +28,9 @@ from rum_core.uri import REFUSED, holds_secret, without_secrets
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STAGING = "_staging"
+CHECKSUM = "checksum"  # of a JSON object, the key that its own sha256 lies under
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -160,19 +161,21 @@ class Store:
             file.write(content)
 
     def read_json(self, path: str) -> dict[str, Any]:
-        """A JSON object; StoreError names a file that is not one."""
+        """A JSON object; StoreError names a file that is not one, or not what was written."""
+        content = self.read_bytes(path)
         try:
-            value = json.loads(self.read_bytes(path))
+            value = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise StoreError(f"{self.full(path)} is damaged: {one_line(error)}") from None
         if not isinstance(value, dict):
             raise StoreError(f"{self.full(path)} is damaged: not a JSON object")
+        if value.pop(CHECKSUM, None) is not None and content != with_checksum(value):
+            raise StoreError(f"{self.full(path)} is damaged: its checksum is another")
         return value
 
     def write_json(self, path: str, value: dict[str, Any]) -> None:
-        """Write a JSON object in one atomic step."""
-        text = json.dumps(value, indent=2, sort_keys=True, default=str, ensure_ascii=False)
-        self.write_bytes(path, text.encode() + b"\n")
+        """Write a JSON object, with a checksum of itself, in one atomic step."""
+        self.write_bytes(path, with_checksum(value))
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """One parquet file."""
@@ -181,11 +184,11 @@ class Store:
                 self.full(path), columns=columns, filesystem=self.fs, partitioning=None
             )
 
-    def write_table(self, path: str, table: pa.Table) -> None:
-        """Write one parquet file in one atomic step."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        self.write_bytes(path, sink.getvalue().to_pybytes())
+    def write_table(self, path: str, table: pa.Table) -> str:
+        """Write one parquet file in one atomic step; its sha256."""
+        content = parquet_bytes(table)
+        self.write_bytes(path, content)
+        return hashlib.sha256(content).hexdigest()
 
     def make_parent(self, path: str) -> None:
         """Make the folder that a file will lie in, where there are folders."""
@@ -237,6 +240,21 @@ class Store:
         """Write the store's format version, the first thing a new store gets."""
         if not self.exists("store.json"):
             self.write_json("store.json", {"format_version": FORMAT_VERSION})
+
+
+def with_checksum(value: dict[str, Any]) -> bytes:
+    """The text of a JSON object and of its checksum: equal values are equal bytes."""
+    plain = json.loads(json.dumps(value, default=str))  # keys are text now, and sort as such
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
+    plain[CHECKSUM] = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as a parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def night_dir(night: date) -> str:

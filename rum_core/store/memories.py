@@ -1,14 +1,13 @@
 """Kept memories of a feature-level model: each user's (K, D) float64 after his purchases so far.
 
-`memory/model=<model_id>/` holds parts that are only ever added. A row names the user's hash, how
-many purchases its memory holds and a fingerprint of just these, so it proves itself: whoever wrote
-it, and however that night ended, it may be used where the user's history begins with the same
-purchases, and the rest is replayed from there; a late line in the middle makes it void. Only long
-histories are kept (recommend.memory_from): a short one is replayed sooner than a memory is read.
+`memory/model=<model_id>/` holds parts that are only ever added, named by their checksums. A row
+names the user's hash, how many purchases its memory holds and a fingerprint of just these, so it
+proves itself: whoever wrote it, and however that night ended, it may be used where the user's
+history begins with the same purchases, and the rest is replayed from there; a late line in the
+middle makes it void. Only long histories are kept (recommend.memory_from): a short one is replayed
+sooner than a memory is read.
 The item-level memory is the last K purchases, a slice of the history: nothing is kept of it.
 """
-
-import uuid
 
 import numpy as np
 import pandas as pd
@@ -16,9 +15,11 @@ import pyarrow as pa
 
 from rum_core.data.catalog import tie_hash
 from rum_core.data.histories import Histories
+from rum_core.store.checksum import digest
 from rum_core.store.layout import Store, safe_name
 
 ROOT = "memory"
+SUFFIX = ".arrow"
 PART_ROWS = 16_384
 MOST_PARTS = 256
 
@@ -35,8 +36,8 @@ class Memories:
         )
         self.parts: list[np.ndarray] = []
         rows = []
-        for path in _parts(store, self.folder):
-            table = _open(store, path)
+        for path in memory_parts(store, self.folder):
+            table = open_part(store, path)
             memory = table["memory"].chunk(0).flatten().to_numpy() if len(table) else np.empty(0)
             if memory.size != len(table) * shape[0] * shape[1]:
                 continue
@@ -75,7 +76,7 @@ class Memories:
                 "memory": _rows(memory[who]),
             }
         )
-        _write(self.store, self.folder, table)
+        write_part(self.store, self.folder, table)
 
     def replayed(self) -> dict[str, int]:
         """Users and purchases replayed since the last call."""
@@ -133,8 +134,8 @@ def tidy(store: Store, model_id: str) -> None:
     for name in store.children(ROOT):
         if name != f"model={model_id}":
             store.remove(f"{ROOT}/{name}")
-    paths = _parts(store, memory_dir(model_id))
-    tables = [_open(store, path) for path in paths]
+    paths = memory_parts(store, memory_dir(model_id))
+    tables = [open_part(store, path) for path in paths]
     if not tables:
         return
     users = np.concatenate([table["user"].to_numpy() for table in tables])
@@ -144,11 +145,13 @@ def tidy(store: Store, model_id: str) -> None:
     newest = np.lexsort((purchases, users))
     newest = newest[np.append(np.diff(users[newest]) != 0, True)]
     whole = pa.concat_tables(tables)  # mapped, not read
+    kept = set()
     for start in range(0, len(newest), PART_ROWS):
         rows = pa.array(np.sort(newest[start : start + PART_ROWS]))
-        _write(store, memory_dir(model_id), whole.take(rows).combine_chunks())
+        kept.add(write_part(store, memory_dir(model_id), whole.take(rows).combine_chunks()))
     for path in paths:
-        store.remove(path)
+        if path not in kept:
+            store.remove(path)
 
 
 def _prefixes(known: Histories) -> np.ndarray:
@@ -166,11 +169,12 @@ def _rows(memory: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(memory.reshape(-1)), width)
 
 
-def _parts(store: Store, folder: str) -> list[str]:
-    return [path for path in store.files(folder) if path.endswith(".arrow")]
+def memory_parts(store: Store, folder: str) -> list[str]:
+    """Paths of the parts below a folder."""
+    return [path for path in store.files(folder) if path.endswith(SUFFIX)]
 
 
-def _open(store: Store, path: str) -> pa.Table:
+def open_part(store: Store, path: str) -> pa.Table:
     """A part; on a disk it is mapped, and only the rows that are used are read."""
     with store.telling(path, "read"):
         full = store.full(path)
@@ -178,8 +182,12 @@ def _open(store: Store, path: str) -> pa.Table:
         return pa.ipc.open_file(source).read_all()
 
 
-def _write(store: Store, folder: str, table: pa.Table) -> None:
+def write_part(store: Store, folder: str, table: pa.Table) -> str:
+    """Write a part, named by the checksum of what it holds; its path."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    store.write_bytes(f"{folder}/{uuid.uuid4().hex}.arrow", sink.getvalue().to_pybytes())
+    content = sink.getvalue().to_pybytes()
+    path = f"{folder}/{digest(content)}{SUFFIX}"
+    store.write_bytes(path, content)
+    return path

@@ -5,7 +5,6 @@ it visible or replaces it, and a reader never sees half a run. The file carries 
 manifest beside it follows, then `_latest.json`; a crash in between is finished by the next night.
 """
 
-import hashlib
 import logging
 import time
 import uuid
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from rum_core.store.checksum import checksum, digest
 from rum_core.store.layout import STAGING, Store, StoreError, run_date_of
 from rum_core.store.replacement import write_replacement
 
@@ -75,7 +75,7 @@ def publish(
         rows = _write_sorted(store, parts_of(store, staged), file, run_id)
         if store.exists(table):
             file = _beside_former(store, file, table)
-        entry = {"name": FILE, "rows": rows, **_checksum(store, file)}
+        entry = {"name": FILE, "rows": rows, **checksum(store, file)}
         manifest = {**manifest, "run_id": run_id, "run_date": night.isoformat(), "files": [entry]}
         store.write_json(f"{waiting}/{MANIFEST}", manifest)  # stays until the rest is in place
         ready = {file: table}  # from the first of these moves on readers see this run
@@ -108,7 +108,7 @@ def recover(store: Store, night: date) -> None:
     for waiting in _waiting(store, night):
         if store.exists(f"{waiting}/{MANIFEST}") and store.exists(table):
             manifest = store.read_json(f"{waiting}/{MANIFEST}")
-            if _tells_of(manifest, _checksum(store, table)):
+            if _tells_of(manifest, checksum(store, table)):
                 log.info("finishing the publication of %s that was cut off", night)
                 for path, said in _beside(store, night, manifest):
                     store.write_json(path, said)
@@ -149,7 +149,7 @@ def _read_latest(store: Store, *, verify: bool) -> pa.Table:
 def _verify(store: Store, night: date, content: pa.Buffer) -> None:
     """StoreError where no manifest tells of this content. That of a run which has just become
     visible lies beside it in a moment, and waits meanwhile."""
-    found = {"bytes": content.size, "sha256": hashlib.sha256(content).hexdigest()}
+    found = {"bytes": content.size, "sha256": digest(content)}
     if _tells_of(published(store, night) or {}, found):
         return
     for waiting in _waiting(store, night):
@@ -164,7 +164,7 @@ def check_files(store: Store, folder: str) -> None:
     """StoreError where a published file is not the one that its manifest tells of."""
     for entry in store.read_json(f"{folder}/{MANIFEST}")["files"]:
         path = f"{folder}/{entry['name']}"
-        found = _checksum(store, path)
+        found = checksum(store, path)
         if found != {k: entry[k] for k in found}:
             raise StoreError(f"{store.full(path)} is damaged: its checksum is another")
 
@@ -194,8 +194,17 @@ def _beside(
     yield f"{night_path(night)}/{MANIFEST}", manifest
     newest = store.read_json(LATEST)["run_date"] if store.exists(LATEST) else ""
     if night.isoformat() >= newest:
-        latest = {"run_date": night.isoformat(), "run_id": manifest["run_id"]}
-        yield LATEST, {**latest, "path": f"{night_path(night)}/{FILE}"}
+        yield LATEST, _latest(night, manifest)
+
+
+def serve(store: Store, night: date, manifest: dict[str, Any]) -> None:
+    """Lead readers to a published night."""
+    store.write_json(LATEST, _latest(night, manifest))
+
+
+def _latest(night: date, manifest: dict[str, Any]) -> dict[str, Any]:
+    latest = {"run_date": night.isoformat(), "run_id": manifest["run_id"]}
+    return {**latest, "path": f"{night_path(night)}/{FILE}"}
 
 
 def _waiting(store: Store, night: date) -> list[str]:
@@ -237,12 +246,3 @@ def _write_sorted(store: Store, parts: ds.Dataset, path: str, run_id: str) -> in
                 writer.write_table(table, row_group_size=ROW_GROUP)
                 rows += len(table)
     return rows
-
-
-def _checksum(store: Store, path: str) -> dict[str, Any]:
-    digest, size = hashlib.sha256(), 0
-    with store.telling(path, "read"), store.fs.open_input_stream(store.full(path)) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            size += len(block)
-    return {"bytes": size, "sha256": digest.hexdigest()}

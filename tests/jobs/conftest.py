@@ -15,6 +15,7 @@ from ray import cloudpickle
 from jobs import ingest
 from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
 from rum_core.store.layout import Store, read_record
+from tests.jobs.nights import run_here
 
 HEADER = "user_id,item_id,time\n"
 NIGHT = "2024-01-31"
@@ -97,3 +98,9 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     monkeypatch.setattr(ingest, "over_work", in_this_process)
     monkeypatch.setattr(ingest, "ray", SimpleNamespace(put=lambda x: x, get=lambda x: x))
     return Shop(tmp_path)
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole nights (tests/jobs/nights.py) in this process."""
+    run_here(monkeypatch)

@@ -244,7 +244,7 @@ def test_a_store_made_by_other_settings(
 @pytest.mark.parametrize(
     ("path", "content", "tells"),
     [
-        ("store.json", '{"format_version": 99}', "has format 99, this program reads 1"),
+        ("store.json", '{"format_version": 99}', "has format 99, this program reads 2"),
         ("store.json", "{", "store.json is damaged"),
         (ledger.LEDGER, '{"files": {}}', "_ingest.json is damaged"),
         (ledger.LEDGER, "", "_ingest.json is damaged"),

@@ -87,3 +87,16 @@ def test_a_secret_in_the_uri_of_a_store_is_refused_and_not_repeated():
     with pytest.raises(StoreError, match="environment") as refused:
         Store.open("s3://key:hunter2@bucket/shop")
     assert "hunter2" not in str(refused.value)
+
+
+def test_a_json_that_is_not_what_was_written_is_named(store, tmp_path):
+    store.write_json("x.json", {"b": [1.5, None], "a": {2: "ü"}})
+    assert store.read_json("x.json") == {"b": [1.5, None], "a": {"2": "ü"}}
+    path = tmp_path / "store" / "x.json"
+    whole = path.read_text()
+    for old, new in (("1.5", "1.6"), ("ü", "u"), ("\n  ", "\n   "), ("null", "true")):
+        path.write_text(whole.replace(old, new, 1))
+        with pytest.raises(StoreError, match=r"x\.json is damaged"):
+            store.read_json("x.json")
+    path.write_text('{"a": 1}')  # one that somebody else wrote has no checksum
+    assert store.read_json("x.json") == {"a": 1}

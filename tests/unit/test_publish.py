@@ -16,6 +16,7 @@ from rum_core.store.publish import (
     read_latest,
     recover,
 )
+from rum_core.store.rollback import roll_back
 
 NIGHT = date(2026, 11, 23)
 SCHEMA = schema.recommendations(pa.string(), pa.int64())
@@ -219,4 +220,23 @@ def test_one_night_at_a_time(store):
 
 def test_nothing_published_yet(store):
     with pytest.raises(StoreError, match="nothing is published"):
+        read_latest(store)
+
+
+def test_who_is_led_to_a_night_that_is_withdrawn_meanwhile_reads_the_one_served_then(store):
+    for day, score in ((22, 3.0), (23, 5.0)):
+        night = date(2026, 11, day)
+        publish(store, night, stage(store, rows(score=score)), run_id=str(day), manifest={})
+
+    class Meanwhile(Store):
+        def read_json(self, path):
+            found = super().read_json(path)
+            if found.get("run_date") == "2026-11-23":
+                roll_back(store, date(2026, 11, 22))
+            return found
+
+    found = read_latest(Meanwhile(store.fs, store.root), verify=True)
+    assert max(found["score"].to_pylist()) == 3.0
+    store.remove("recommendations/run_date=2026-11-22/recommendations.parquet")
+    with pytest.raises(StoreError, match="cannot read"):
         read_latest(store)
