@@ -137,8 +137,8 @@ def rum(
                     job(verb, arguments, cluster)
             audit_and_publish(chosen, _run_id(chosen.night), still_mine)
             store.remove(report_path(chosen.night))
-            gone = retain(store, chosen.keep.nights)
-            log.info("kept the newest %d nights, deleted %s", chosen.keep.nights, gone)
+            if gone := str(retain(store, chosen.keep.nights)):
+                log.info("kept the newest %d nights, deleted %s", chosen.keep.nights, gone)
         if not store.exists(report_path(chosen.night)):
             report(chosen)
     return store.full(table)

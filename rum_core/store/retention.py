@@ -42,7 +42,7 @@ class Outdated:
             )
             if found
         ]
-        return ", ".join(said) or "nothing"
+        return ", ".join(said)
 
 
 def retain(store: Store, nights: int) -> Outdated:
