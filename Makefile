@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: nightly test check clean
+.PHONY: nightly test check chaos audit clean
 
 nightly: $(READY)  ## a whole night on the simulated shop
 	@$(BIN)/python -m rum_core.data.simulated --out build/shop
@@ -19,6 +19,13 @@ check: $(READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+chaos: $(READY)    ## kills at random moments of a night, on one node, on two, and of the scheduler: an hour
+	@$(BIN)/python -m tests.chaos.kill --out tests/benchmarks/results/chaos.md $(ARGS)
+
+audit: $(READY)    ## known vulnerabilities of the pinned dependencies; asks a public database
+	@$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[audit]'
+	@$(BIN)/pip-audit --requirement infra/constraints.txt --no-deps --disable-pip --strict
 
 $(READY): pyproject.toml infra/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
