@@ -51,13 +51,19 @@ def as_soon_as(role: str, chance: random.Random) -> Callable[[int], str]:
     return kill
 
 
-def campaign(of: Reference, trials: int, seed: int) -> list[Trial]:
-    """Trials at random moments of a night that has a Ray of its own; and each role once."""
+def role_campaign(of: Reference, trials: int, seed: int) -> list[Trial]:
+    """Trials against each role in turn, as soon as there is one: some live for seconds."""
     found = []
-    for number, role in enumerate(ROLES if trials else ()):
-        chance = random.Random(seed * 1_000_003 + number)
+    for number in range(trials):
+        chance, role = random.Random(seed * 1_000_003 + number), list(ROLES)[number % len(ROLES)]
         found.append(disturb(of, 3000 + number, 0.5, as_soon_as(role, chance)))
         print(json.dumps(asdict(found[-1])), flush=True)
+    return found
+
+
+def campaign(of: Reference, trials: int, seed: int) -> list[Trial]:
+    """Trials at random moments of a night that has a Ray of its own."""
+    found = []
     for number in range(trials):
         chance = random.Random(seed * 1_000_003 + number)
         at = chance.uniform(0.5, of.seconds)
@@ -112,6 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     """See the module's text."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--roles", type=int, default=len(ROLES))
     parser.add_argument("--raylets", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
@@ -120,10 +127,11 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         of = reference(Path(folder))
         found = campaign(of, asked.trials, asked.seed)
+        found += role_campaign(of, asked.roles, asked.seed)
         found += raylet_campaign(of, asked.raylets, asked.seed) if asked.raylets else []
         found += scheduler_campaign(of, asked.workers, asked.seed)
-        command = f"python -m tests.chaos.kill --trials {asked.trials} --raylets {asked.raylets} "
-        command += f"--workers {asked.workers} --seed {asked.seed}"
+        command = f"python -m tests.chaos.kill --trials {asked.trials} --roles {asked.roles} "
+        command += f"--raylets {asked.raylets} --workers {asked.workers} --seed {asked.seed}"
         page = as_markdown(found, of, command)
     print(page)
     if asked.out:
