@@ -1,16 +1,15 @@
 """The flow `rum`: what happens each night, in what order, and what to do when it fails.
 
-ingest -> train when due -> evaluate -> recommend -> audit -> publish -> report. A step that is done
-for the run date is not done again: the data say so, not a cache, so a rerun goes on where a crash
-left off.
+ingest -> train when due -> evaluate -> recommend -> audit -> gate -> publish -> report. A step that
+is done for the run date is not done again: the data say so, not a cache, so a rerun goes on where
+a crash left off.
 """
 
 import logging
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, date, datetime
-from importlib.metadata import version
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,13 @@ from flows.embedded import embedded_server
 from flows.guard import guarded, night_folder
 from flows.job import JobFailedError, run_job
 from flows.ray_cluster import Cluster, ClusterError, ray_cluster
+from flows.release import release
 from rum_core.errors import RumError, one_line
 from rum_core.evaluation.report import report_path, write_report
 from rum_core.settings import Settings, load
-from rum_core.store.audit import audit, expectation
-from rum_core.store.layout import Store, StoreError, read_record, write_record
+from rum_core.store.layout import Store
 from rum_core.store.lock import night_lock
-from rum_core.store.publish import FILE, night_path, publish, published
+from rum_core.store.publish import FILE, night_path, published
 from rum_core.store.retention import retain
 from rum_core.store.sweep import sweep
 
@@ -56,32 +55,13 @@ def job(verb: str, arguments: list[str], cluster: Cluster) -> None:
     run_job(verb, arguments, cluster.reach(), cluster.died)
 
 
-@task(task_run_name="audit and publish")
+@task(task_run_name="audit, gate and publish")
 def audit_and_publish(
     settings: Settings, run_id: str, still_mine: Callable[[], None]
 ) -> dict[str, Any]:
     """Check the staged lists as a whole and make them tonight's table."""
-    store, night, start = Store.open(settings.store), settings.night, time.monotonic()
-    made = _record(store, night, "recommend")
-    counts = audit(store, made["staged"], expectation(store, settings, made))
-    manifest = {
-        "model_id": made["model_id"],
-        "snapshot": made["snapshot"],
-        "counts": counts,
-        "key": made["key"],
-        "settings": settings.model_dump(mode="json"),
-        "code_version": version("rum-nightly"),
-        "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": {
-            step: (read_record(store, night, step) or {}).get("seconds")
-            for step in ("ingest", "train", "evaluate", "recommend")
-        },
-    }
-    manifest = publish(
-        store, night, made["staged"], run_id=run_id, manifest=manifest, still_mine=still_mine
-    )
-    write_record(store, night, "publish", {**counts, "seconds": time.monotonic() - start})
-    return manifest
+    store = Store.open(settings.store)
+    return release(settings, store, run_id=run_id, still_mine=still_mine)
 
 
 @task(task_run_name="report")
@@ -146,13 +126,6 @@ def rum(
 
 def _run_id(night: date) -> str:
     return f"{night.isoformat()}-{flow_run.id or 'by-hand'}"
-
-
-def _record(store: Store, night: date, step: str) -> dict[str, Any]:
-    record = read_record(store, night, step)
-    if record is None:
-        raise StoreError(f"{step} left no record for {night}; run the night again")
-    return record
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -104,18 +104,27 @@ def _recipe(settings: Settings) -> str:
 
 
 def _not_due(store: Store, night: date, recipe: str, every_days: int) -> dict[str, Any] | None:
-    """The newest earlier record of a model of this recipe, if it is young enough and whole."""
+    """The newest earlier record of a model of this recipe, if it is young enough and whole.
+
+    A night that the gate held back does not count: its model, or the log it was made of, was bad.
+    """
     for name in reversed(store.children("nights")):
         day = run_date_of(name)
         if day is None or day >= night:
             continue
         record = read_record(store, day, "train")
-        if record and record.get("recipe") == recipe:
+        if record and record.get("recipe") == recipe and not _held_back(store, day, record):
             age = (night - date.fromisoformat(record["trained_on"])).days
             ids = (record["model_id"], record["evaluated_model_id"])
             young = age < every_days and all(has_model(store, model_id) for model_id in ids)
             return record if young else None
     return None
+
+
+def _held_back(store: Store, day: date, record: dict[str, Any]) -> bool:
+    """Whether the gate stopped the lists of the model that a night's record names."""
+    gate = read_record(store, day, "gate") or {}
+    return gate.get("passed") is False and gate.get("model_id") == record["model_id"]
 
 
 def _make(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dict[str, Any]:

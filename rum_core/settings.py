@@ -360,6 +360,61 @@ class Keep(Section):
     )
 
 
+class Gate(Section):
+    """What stops a night before it is published. Shares are 0 to 1; where nothing is there to be
+    compared with (the first nights), a bound is not asked."""
+
+    enabled: bool = Field(
+        True, description="keep yesterday's lists where a bound is broken; no: publish all the same"
+    )
+    nights: int = Field(
+        28, ge=3, le=365, description="published nights whose median is the usual; 3 are needed"
+    )
+    metric_drop: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="held-out hit rate and NDCG: the interval may lie below the last published "
+        "night's by this share of its lower end",
+    )
+    lead: float = Field(
+        0.0,
+        ge=-1,
+        le=1,
+        description="held-out NDCG less that of MostPopular, paired: least upper end of the "
+        "interval",
+    )
+    coverage: float = Field(
+        0.5, ge=0, le=1, description="least share of the last night's coverage of the candidates"
+    )
+    popular_rise: float = Field(
+        0.1, ge=0, le=1, description="most that the share of lists of popular items alone may rise"
+    )
+    rejected_rise: float = Field(
+        0.03, ge=0, le=1, description="most that the share of unusable lines may be over the usual"
+    )
+    kept: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="least share of the last night's customers, items and purchases in number, and "
+        "of its purchases one by one, that must still be there",
+    )
+    new_purchases: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="least share of the usual number of new purchases, on a night that has any",
+    )
+    familiar: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="least part of the usual share of new purchases that are of items known "
+        "before, and of those that are of their most bought tenth",
+    )
+
+
 class Settings(Section):
     """All settings of a night."""
 
@@ -376,6 +431,7 @@ class Settings(Section):
     recommend: Recommend = Recommend()
     evaluate: Evaluate = Evaluate()
     keep: Keep = Keep()
+    gate: Gate = Gate()
 
     @property
     def night(self) -> date:

@@ -79,6 +79,31 @@ def same_sequences(before: Histories, now: Histories) -> tuple[np.ndarray, np.nd
     return same, place
 
 
+def found_again(store: Store, before: Side, now: Side, bucket: int) -> int:
+    """How many purchases of the users of `before` who fall into a bucket of `now` it still holds.
+    Both sides are seen by one catalogue that has every item of `now`."""
+    old = _earlier(store, before, now.buckets, bucket)
+    if old is None:
+        return 0
+    was, held = _histories(old, before), _histories(store.read_table(now.files[bucket]), now)
+    same, place = same_sequences(was, held)
+    other = np.flatnonzero(~same & (place >= 0))
+    return int(held.lengths[same].sum()) + _in_both(was.take(place[other]), held.take(other))
+
+
+def _in_both(left: Histories, right: Histories) -> int:
+    """Purchases that both have of the same user (row) and item; -1 is no item."""
+    wide = np.int64(max(left.items.max(initial=0), right.items.max(initial=0))) + 1
+    counted = []
+    for side in (left, right):
+        owner = np.repeat(np.arange(len(side)), side.lengths)
+        keys = (owner * wide + side.items)[side.items >= 0]
+        counted.append(np.unique(keys, return_counts=True))
+    (mine, n), (theirs, m) = counted
+    _, i, j = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
+    return int(np.minimum(n[i], m[j]).sum())
+
+
 def _earlier(store: Store, before: Side, buckets: int, bucket: int) -> pa.Table | None:
     """Rows (user_id, items) of the earlier snapshot whose users fall into one of `buckets`."""
     if before.buckets == buckets:
@@ -101,9 +126,13 @@ def _earlier(store: Store, before: Side, buckets: int, bucket: int) -> pa.Table 
 
 
 def _sequences(rows: pa.Table, side: Side) -> Histories:
+    return _histories(rows, side).known()
+
+
+def _histories(rows: pa.Table, side: Side) -> Histories:
     rows = rows.select([schema.USER_ID, schema.ITEMS])
     rows = rows.append_column(schema.TIMES, rows[schema.ITEMS])  # no matter here
-    return Histories.from_table(rows).remap(side.table).known()
+    return Histories.from_table(rows).remap(side.table)
 
 
 def _write(store: Store, rows: pa.Table | None, bucket: int, target: str) -> str | None:

@@ -30,7 +30,7 @@ from rum_core.store.layout import Store, night_dir, read_record, run_date_of, wr
 from rum_core.store.publish import FILE, night_path
 from rum_core.uri import without_secrets
 
-STEPS = ("ingest", "train", "evaluate", "recommend", "publish")
+STEPS = ("ingest", "train", "evaluate", "recommend", "gate", "publish")
 SAMPLES = 10
 PACKAGES = ("rum-nightly", "torch", "numpy", "pyarrow", "ray", "prefect")
 
@@ -99,6 +99,8 @@ def context(store: Store, night: date, settings: Settings) -> dict[str, Any]:
         "held_out_plot": sections.held_out_plot(paper, former),
         "ingest": sections.ingest_table(records.get("ingest")),
         "reasons": sections.reasons_table(records.get("ingest")),
+        "gate": sections.gate_table(records.get("gate")),
+        "gate_note": sections.gate_note(records.get("gate")),
         "training": sections.training_table(records.get("train")),
         "served": sections.served_table(records.get("recommend")),
         "samples": sample_lists(store, night, records.get("recommend")),

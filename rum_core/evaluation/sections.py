@@ -317,3 +317,19 @@ def served_table(record: Row | None) -> Table | None:
         "snapshot": "snapshot",
     }
     return _counts(record, names, "Tonight's lists")
+
+
+def gate_table(record: Row | None) -> Table | None:
+    checks: list[Row] = (record or {}).get("checks") or []
+    rows = [[c["name"], "yes" if c["passed"] else "no", show(c["sentence"], 300)] for c in checks]
+    return Table("Bounds of the gate", ["check", "kept", "what"], rows) if rows else None
+
+
+def gate_note(record: Row | None) -> str:
+    if not record:
+        return ""
+    against = record["against"]
+    beside = f"Tonight beside the night of {against}." if against else "No earlier night to compare"
+    if not record["enabled"]:
+        return f"The gate was off (gate.enabled = false): no bound could stop this night. {beside}"
+    return beside if against else f"{beside} with: only the bounds that need none were asked."

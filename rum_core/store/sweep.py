@@ -66,8 +66,9 @@ def _age(store: Store, folder: str) -> float:
 
 
 def _staged_lists(store: Store) -> set[str]:
-    """Folders of lists that wait for their night."""
+    """Folders of lists that wait for their night, or that the gate held back."""
     nights: list[date] = [day for day in map(run_date_of, store.children("nights")) if day]
-    waiting = [day for day in nights if not published(store, day)]
+    held = {d for d in nights if (read_record(store, d, "gate") or {}).get("passed") is False}
+    waiting = [day for day in nights if day in held or not published(store, day)]
     records = [read_record(store, day, "recommend") for day in waiting]
     return {str(record["staged"]) for record in records if record}

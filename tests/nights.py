@@ -1,0 +1,90 @@
+"""Whole nights in this process: the jobs' own code, with Ray's ways over the work as plain loops."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from flows.release import release
+from jobs import evaluate, ingest, recommend, train
+from rum_core.data.snapshots import Snapshot, load_snapshot
+from rum_core.settings import Settings
+from rum_core.store.layout import Store
+from rum_core.training.loop import TrainError
+
+
+class Blocks:
+    """Stands for a Ray Data pipeline over the users: one block a part."""
+
+    def __init__(self, store: Store, files: list[str], actor: Callable[..., pa.Table]) -> None:
+        self.store, self.files, self.actor = store, files, actor
+
+    def iter_batches(self, **_: object) -> Iterator[pa.Table]:
+        for file in self.files:
+            yield self.actor(self.store.read_table(file))
+
+    def write_parquet(self, path: str, **_: object) -> None:
+        folder = path.removeprefix(self.store.full("")).lstrip("/")
+        for number, lists in enumerate(self.iter_batches()):
+            self.store.write_table(f"{folder}/{number}.parquet", lists)
+
+
+def over_users(
+    store: Store,
+    snapshot: str,
+    actor: Callable[..., Any],
+    arguments: dict[str, Any],
+    workers: int,
+    files: list[str] | None = None,
+) -> Blocks:
+    files = load_snapshot(store, snapshot).files if files is None else files
+    return Blocks(store, files, actor(**arguments))
+
+
+def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]:
+    return [work(**job) for job in jobs]
+
+
+def run_training(
+    settings: Settings, store: Store, snapshot: Snapshot, name: str
+) -> dict[str, Any]:
+    """Training by the one worker's own function."""
+    config = {"settings": settings, "store": store, "snapshot": snapshot.id, "name": name}
+    said = train.train_worker(config)
+    if "refused" in said:
+        raise TrainError(said["refused"])
+    return said
+
+
+@contextmanager
+def without_ray() -> Iterator[None]:
+    """Meanwhile the jobs run in this process, and a training leaves no checkpoints."""
+    alone = SimpleNamespace(
+        get_world_rank=lambda: 0, get_world_size=lambda: 1, get_local_world_size=lambda: 1
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (ingest, evaluate, recommend):
+            patch.setattr(module, "ray_session", nullcontext)
+        for module in (evaluate, recommend):
+            patch.setattr(module, "over_users", over_users)
+        for module in (ingest, recommend):
+            patch.setattr(module, "over_work", over_work)
+            patch.setattr(module, "ray", SimpleNamespace(put=lambda x: x, get=lambda x: x))
+        patch.setattr(train, "_run", run_training)
+        patch.setattr(train, "_report", lambda *_: None)
+        patch.setattr(train.ray.train, "get_context", lambda: alone)
+        patch.setattr(train.ray.train, "get_checkpoint", lambda: None)
+        patch.setattr(train.ray.train.torch, "get_device", lambda: torch.device("cpu"))
+        yield
+
+
+def whole_night(settings: Settings, store: Store) -> dict[str, Any]:
+    """A night as the flow runs it, to its publication; the manifest."""
+    store.mark()
+    for job in (ingest.ingest, train.train, evaluate.evaluate, recommend.recommend):
+        job(settings, store)
+    return release(settings, store, run_id="by-hand", still_mine=lambda: None)
