@@ -385,7 +385,7 @@ class Gate(Section):
         "interval",
     )
     coverage: float = Field(
-        0.5, ge=0, le=1, description="least share of the last night's coverage of the candidates"
+        0.25, ge=0, le=1, description="least share of the last night's coverage of the candidates"
     )
     popular_rise: float = Field(
         0.1, ge=0, le=1, description="most that the share of lists of popular items alone may rise"
