@@ -1,4 +1,4 @@
-"""Whole nights in this process: the jobs' own code, with Ray's ways over the work as plain loops."""
+"""Whole nights in this process: the jobs' own code, Ray's ways over the work as plain loops."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -49,9 +49,7 @@ def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]
     return [work(**job) for job in jobs]
 
 
-def run_training(
-    settings: Settings, store: Store, snapshot: Snapshot, name: str
-) -> dict[str, Any]:
+def run_training(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dict[str, Any]:
     """Training by the one worker's own function."""
     config = {"settings": settings, "store": store, "snapshot": snapshot.id, "name": name}
     said = train.train_worker(config)

@@ -77,9 +77,7 @@ def facts_of_published(store: Store, night: date, most: int) -> list[Facts]:
     return found[::-1]
 
 
-def facts_of(
-    store: Store, settings: Settings, made: dict[str, Any], last: Facts | None
-) -> Facts:
+def facts_of(store: Store, settings: Settings, made: dict[str, Any], last: Facts | None) -> Facts:
     """Facts of tonight, whose lists the record `made` of the recommend job tells of."""
     manifest = load_manifest(store, made["snapshot"])
     if manifest is None:

@@ -63,13 +63,14 @@ def pass_gate(store: Store, settings: Settings, made: dict[str, Any]) -> dict[st
 
 
 def judge(tonight: Facts, former: list[Facts], bounds: Gate) -> list[Check]:
-    """Every bound that there is something to compare for. `former`: published nights, oldest
-    first."""
-    checks = list(_model(tonight, bounds))
-    if former:
-        checks += [*_metrics(tonight, former[-1], bounds), *_lists(tonight, former[-1], bounds)]
-        checks += _standing(tonight, former[-1], bounds)
-    return [*checks, *_usual(tonight, former, bounds)]
+    """Every bound that there is something to compare for, causes before what comes of them: the
+    log, the model, the lists. `former`: published nights, oldest first."""
+    last = former[-1] if former else None
+    checks = [*(_standing(tonight, last, bounds) if last else ()), *_usual(tonight, former, bounds)]
+    checks += _model(tonight, bounds)
+    if last:
+        checks += [*_metrics(tonight, last, bounds), *_lists(tonight, last, bounds)]
+    return checks
 
 
 def _model(tonight: Facts, bounds: Gate) -> Iterator[Check]:
@@ -128,7 +129,7 @@ def _usual(tonight: Facts, former: list[Facts], bounds: Gate) -> Iterator[Check]
         "head": ("popular items", "share of these that are of their most bought tenth"),
     }
     for fact, (name, what) in kinds.items():
-        value, of, usual = getattr(tonight, fact), getattr(tonight, f"{fact}_of"), None
+        value, of = getattr(tonight, fact), getattr(tonight, f"{fact}_of")
         usual = _median(former, fact)
         if value is not None and usual is not None:
             least = bounds.familiar * usual
