@@ -25,6 +25,7 @@ TEXT_BYTES = 8 << 20
 LINE_BYTES = 16 << 20  # longest line of the formats that are read line by line
 PARQUET_ROWS = 131_072
 PARQUET_BYTES = 64 << 20  # of text in a block: a small file may stand for much more
+TEXT = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 VALUE_BYTES = 1 << 20  # longest text of parquet
 ID_CHARACTERS = 100  # of a customer of the rum format that are kept: one more makes it no integer
 
@@ -134,10 +135,12 @@ def _json_text(value: Any) -> str | None:
 def _parquet(fs: pafs.FileSystem, file: SourceFile, source: Source) -> Iterator[Block]:
     """Text is read as a dictionary: a value that stands in every row is there once."""
     with fs.open_input_file(file.path) as stream:
-        names = tuple(pq.read_schema(stream).names)
+        found = pq.read_schema(stream)
+        names = tuple(found.names)
         places = wanted(source, names, file)
         columns = [names[i] for i in places]
-        parquet = pq.ParquetFile(stream, read_dictionary=columns)
+        text = [names[i] for i in places if found.field(i).type in TEXT]
+        parquet = pq.ParquetFile(stream, read_dictionary=text)
         empty = {i: pa.array([], parquet.schema_arrow.field(i).type) for i in places}
         yield Block(names, empty, NO_LINES, Bad())
         row = 1

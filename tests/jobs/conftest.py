@@ -15,6 +15,7 @@ from ray import cloudpickle
 from jobs import ingest
 from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
 from rum_core.store.layout import Store, read_record
+from tests.jobs.fuzzing import COUNTED
 from tests.jobs.nights import run_here
 
 HEADER = "user_id,item_id,time\n"
@@ -104,3 +105,9 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole nights (tests/jobs/nights.py) in this process."""
     run_here(monkeypatch)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many examples the properties of this folder were given."""
+    for name, number in sorted(COUNTED.items()):
+        terminalreporter.write_line(f"fuzz: {name}: {number:,} examples")
