@@ -3,9 +3,8 @@ this process, and then every list is looked at by plain pandas, which knows the 
 """
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,16 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import recommend, train
-from rum_core.data.snapshots import Snapshot, read_histories
-from rum_core.settings import Settings, load
+from rum_core.settings import load
 from rum_core.store.audit import audit, expectation
-from rum_core.store.layout import Store, read_record
+from rum_core.store.layout import read_record
 from rum_core.store.publish import parts_of
-from rum_core.training.loop import PARTS, fit
-from rum_core.training.step import Worker
-from tests.jobs.conftest import NIGHT, Shop, in_this_process
+from tests.jobs.conftest import NIGHT, Shop
 from tests.jobs.fuzzing import count, examples
-from tests.jobs.test_incremental import Loop
 
 T0 = 1_704_067_200
 KINDS = [("popular", "item"), ("itemknn", "item"), ("rum", "item"), ("rum", "feature")]
@@ -51,7 +46,8 @@ numbers = st.one_of(
 @st.composite
 def logs(draw: st.DrawFn, ids: st.SearchStrategy[object]) -> list[Purchase]:
     """A valid log of a few customers and items, with repeats, equal times and jagged lengths."""
-    items = draw(st.lists(ids, min_size=1, max_size=12, unique=True))
+    fewest = draw(st.sampled_from([1, 4, 8]))
+    items = draw(st.lists(ids, min_size=fewest, max_size=12, unique=True))
     users = draw(st.lists(ids, min_size=1, max_size=6, unique=True))
     rows: list[Purchase] = []
     for user in users:
@@ -60,40 +56,6 @@ def logs(draw: st.DrawFn, ids: st.SearchStrategy[object]) -> list[Purchase]:
         )
         rows += [(user, item, T0 + draw(st.integers(0, 3))) for item in bought]
     return draw(st.permutations(rows))
-
-
-@pytest.fixture
-def here(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    """A shop whose whole night runs in this process."""
-
-    def over_users(
-        store: Store, snapshot: str, actor: Callable[..., Any], arguments: Any, *_: Any, **more: Any
-    ) -> Loop:
-        found = more.get("files") or store.files(f"histories/snapshot={snapshot}")
-        return Loop(store, found, actor(**arguments))
-
-    monkeypatch.setattr(recommend, "over_work", in_this_process)
-    monkeypatch.setattr(recommend, "over_users", over_users)
-    monkeypatch.setattr(recommend, "ray_session", lambda: memoryview(b""))  # any with-statement
-    monkeypatch.setattr(train, "_run", run_here)
-    return shop
-
-
-def run_here(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dict[str, Any]:
-    """What the one worker of a training does, without Ray Train and its checkpoints."""
-    everyone = read_histories(store, snapshot.id)
-    enough = everyone.lengths >= settings.history.min_purchases
-    histories, worker = everyone.take(np.flatnonzero(enough)), Worker()
-    config = {"settings": settings, "name": name}
-    for state in fit(settings, histories, snapshot.catalog, worker):
-        progress = state.progress
-        if progress.finished and progress.phase != "select":
-            tensors = state.tensors(len(histories), worker)
-            train.save_model(
-                store, train._model(config, snapshot, everyone, enough, tensors, progress)
-            )
-    assert set(PARTS) >= {progress.phase}
-    return {**train._metrics(progress), "seconds_per_phase": {}}
 
 
 def write(shop: Shop, rows: list[Purchase], parts: int) -> list[str]:
