@@ -68,7 +68,10 @@ def load_model(store: Store, model_id: str) -> SavedModel:
     if not has_model(store, model_id):
         raise StoreError(f"there is no model {model_id} in {store.root}; run jobs/train.py")
     config = store.read_json(f"{folder}/config.json")
-    sums = {f"{folder}/{name}": wanted for name, wanted in config.pop(FILES, {}).items()}
+    files = config.pop(FILES, {})
+    if not isinstance(files, dict):
+        raise StoreError(f"{store.full(folder)}/config.json is damaged: it lists no files")
+    sums = {f"{folder}/{name}": wanted for name, wanted in files.items()}
     again = (
         "run jobs/forget.py again if it was cut off, else delete the model and run the night again"
     )

@@ -100,6 +100,12 @@ def test_a_whole_model_of_every_kind_is_read_and_ranked(
     assert lists_of(load_model(store, "m")).max() < ITEMS
 
 
+def put_tensors(store: Store, model: SavedModel, content: bytes) -> None:
+    """Another tensor file in the place of a model's; who can do that can mend its checksum too."""
+    store.write_bytes("models/m/model.safetensors", content)
+    store.write_json("models/m/config.json", model.config)
+
+
 def changed_shape(tensor: np.ndarray, how: str) -> np.ndarray:
     return {
         "a row less": lambda: tensor[:-1],
@@ -203,6 +209,15 @@ def test_a_config_without_what_scoring_needs_is_refused(store: Store, lost: str)
         load_model(store, "m")
 
 
+@pytest.mark.parametrize("files", ["x", ["../x"], {"../../x": "0"}, {"users.parquet": 1}])
+def test_a_config_that_lists_other_files_is_refused(store: Store, files: object) -> None:
+    save_model(store, model_of("rum"))
+    store.write_json("models/m/config.json", {**model_of("rum").config, "files": files})
+    with pytest.raises(StoreError) as found:
+        load_model(store, "m")
+    one_line(found)
+
+
 def safetensors(header: object, data: bytes = b"", length: int | None = None) -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text) if length is None else length) + text + data
@@ -240,7 +255,7 @@ HEADERS: dict[str, bytes] = {
 @pytest.mark.parametrize("case", HEADERS)
 def test_a_hostile_tensor_file_is_one_line(store: Store, case: str) -> None:
     save_model(store, model_of("rum"))
-    store.write_bytes("models/m/model.safetensors", HEADERS[case])
+    put_tensors(store, model_of("rum"), HEADERS[case])
     with pytest.raises(StoreError, match="models/m") as found:
         load_model(store, "m")
     one_line(found)
@@ -263,7 +278,7 @@ def test_a_damaged_tensor_file_is_read_and_ranked_or_one_line(
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     kept = len(content) - data.draw(st.sampled_from([0, 0, 0, 1, 8, 100]))
-    store.write_bytes("models/m/model.safetensors", bytes(content[:kept]))
+    put_tensors(store, model_of("itemknn"), bytes(content[:kept]))
     with suppress(RumError):
         assert lists_of(load_model(store, "m")).max() < ITEMS
 
