@@ -85,7 +85,8 @@ def as_table(ranking: Ranking, users: pa.Array, catalog: Catalog, model_id: str)
     """Rows of schema.recommendations of the users that are complete."""
     who = np.flatnonzero(ranking.complete)
     top_n, rows = ranking.items.shape[1], len(who) * ranking.items.shape[1]
-    named = ranking.because_items[who].reshape(rows, -1)
+    most = ranking.because_items.shape[2]
+    named = ranking.because_items[who].reshape(rows, most)
     filled = named >= 0
     offsets = np.zeros(rows + 1, dtype=np.int32)
     np.cumsum(filled.sum(axis=1), out=offsets[1:])
@@ -94,7 +95,7 @@ def as_table(ranking: Ranking, users: pa.Array, catalog: Catalog, model_id: str)
     because = pa.StructArray.from_arrays(
         [
             catalog.ids.take(pa.array(named[filled])),
-            pa.array(ranking.because_weights[who].reshape(rows, -1)[filled]),
+            pa.array(ranking.because_weights[who].reshape(rows, most)[filled]),
         ],
         fields=list(reason),
     )

@@ -8,6 +8,10 @@ class RumError(Exception):
         return one_line(super().__str__())
 
 
+class DamagedError(RumError):
+    """Something stored is not what this program writes: a bad disk, or another's hand."""
+
+
 def one_line(text: object) -> str:
     """`text` without line breaks, so that it fits where one line is promised."""
     return " ".join(str(text).split())

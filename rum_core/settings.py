@@ -9,7 +9,6 @@ import os
 import tomllib
 from datetime import UTC, date, datetime
 from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import (
@@ -27,6 +26,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings import SettingsError as UnreadableError
 
 from rum_core.errors import RumError, one_line
 from rum_core.models.registry import MODELS, OF_NEIGHBOURS, WITH_GRADIENTS
@@ -35,6 +35,7 @@ from rum_core.uri import REFUSED, holds_secret, without_secrets
 Level = Literal["item", "feature"]
 Column = int | str
 ENV_PREFIX = "RUM_"
+LARGEST_FILE = 1_000_000  # characters of a settings file
 
 
 class SettingsError(RumError):
@@ -467,15 +468,18 @@ def read_toml(config: str) -> dict[str, Any]:
         text = (resources.files("rum_core") / "presets" / f"{config}.toml").read_text()
     else:
         try:
-            text = Path(config).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            with open(config, encoding="utf-8") as file:
+                text = file.read(LARGEST_FILE + 1)
+        except (OSError, ValueError) as error:
             raise SettingsError(
-                f"cannot read settings file {config}: {one_line(error)}; give a TOML file or one "
-                f"of {', '.join(presets())}"
+                f"cannot read settings file {config[:200]!r}: {one_line(error)[:200]}; give a TOML "
+                f"file or one of {', '.join(presets())}"
             ) from None
+    if len(text) > LARGEST_FILE:
+        raise SettingsError(f"settings file {config} is longer than {LARGEST_FILE:,} characters")
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"settings file {config} is not TOML: {one_line(error)}") from None
 
 
@@ -548,6 +552,8 @@ def _build(toml: dict[str, Any], argv: list[str], parser: argparse.ArgumentParse
         built = Sourced(**toml)
     except ValidationError as error:
         raise SettingsError(_first(error)) from None
+    except (UnreadableError, RecursionError) as error:  # of a flag or variable that holds JSON
+        raise SettingsError(f"{one_line(error)[:200]}; see --help") from None
     return Settings.model_validate(built.model_dump())
 
 

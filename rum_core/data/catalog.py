@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rum_core import schema
+from rum_core.errors import DamagedError
 
 # MostPopular on the paper's files has three tied pairs of items in reach of its lists, so eight
 # outcomes; with this key they fall as in the paper's table 2 (tests/unit/test_golden.py).
@@ -46,7 +47,14 @@ class Catalog:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> "Catalog":
-        """The inverse of `to_table`."""
+        """The inverse of `to_table`; DamagedError for a table that is not of it."""
+        types = [f.type for f in table.schema if f.name == schema.ITEM_ID]
+        if len(types) != 1 or types[0] not in schema.ID_TYPES:
+            raise DamagedError("a stored catalogue has no column of item ids: take the log anew")
+        if not table.schema.equals(schema.catalog(types[0])) or any(
+            column.null_count for column in table.columns
+        ):
+            raise DamagedError("a stored catalogue has other columns or nulls: take the log anew")
         return cls(
             table[schema.ITEM_ID].combine_chunks(),
             table[schema.PURCHASES].to_numpy(),

@@ -27,6 +27,7 @@ from rum_core.data.sources import (
 HIDDEN = "a quote is not closed: a field holds whole lines"
 BLOCK_BYTES = 16 << 20  # of text; no record may be longer
 MAX_COLUMNS = 4096
+MOST_BROKEN = 1_000_000  # records in a row with the wrong number of fields: more is no such file
 
 
 def read_delimited(
@@ -41,7 +42,7 @@ def read_delimited(
     def wrong(row: csv.InvalidRow) -> str:
         reason = f"wrong number of fields ({row.expected_columns} expected)"
         broken.append((row.number, reason, row.text))
-        return "skip"
+        return "skip" if len(broken) <= MOST_BROKEN else "error"
 
     text = _open(fs, file)
     if text is None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
@@ -21,8 +22,12 @@ from rum_core.data.sources import IngestError, SourceFile, Utf8, open_text, tell
 from rum_core.settings import Source
 
 TEXT_BYTES = 8 << 20
-LINE_BYTES = 64 << 20  # longest line of the formats that are read line by line
+LINE_BYTES = 16 << 20  # longest line of the formats that are read line by line
 PARQUET_ROWS = 131_072
+PARQUET_BYTES = 64 << 20  # of text in a block: a small file may stand for much more
+TEXT = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+VALUE_BYTES = 1 << 20  # longest text of parquet
+ID_CHARACTERS = 100  # of a customer of the rum format that are kept: one more makes it no integer
 
 
 def read_blocks(
@@ -128,18 +133,55 @@ def _json_text(value: Any) -> str | None:
 
 
 def _parquet(fs: pafs.FileSystem, file: SourceFile, source: Source) -> Iterator[Block]:
+    """Text is read as a dictionary: a value that stands in every row is there once."""
     with fs.open_input_file(file.path) as stream:
-        parquet = pq.ParquetFile(stream)
-        names = tuple(parquet.schema_arrow.names)
+        found = pq.read_schema(stream)
+        names = tuple(found.names)
         places = wanted(source, names, file)
+        columns = [names[i] for i in places]
+        text = [names[i] for i in places if found.field(i).type in TEXT]
+        parquet = pq.ParquetFile(stream, read_dictionary=text)
         empty = {i: pa.array([], parquet.schema_arrow.field(i).type) for i in places}
         yield Block(names, empty, NO_LINES, Bad())
         row = 1
-        columns = [names[i] for i in places]
-        for batch in parquet.iter_batches(PARQUET_ROWS, columns=columns, use_threads=False):
-            lines = np.arange(row, row + len(batch), dtype=np.int64)
-            row += len(batch)
-            yield Block(names, {i: batch.column(names[i]) for i in places}, lines, Bad())
+        for batch in parquet.iter_batches(_rows(parquet), columns=columns, use_threads=False):
+            for piece in _pieces(batch, file, row):
+                lines = np.arange(row, row + len(piece), dtype=np.int64)
+                row += len(piece)
+                yield Block(names, {i: piece.column(names[i]) for i in places}, lines, Bad())
+
+
+def _rows(parquet: pq.ParquetFile) -> int:
+    """Rows to read at a time: fewer where they are large."""
+    groups = [parquet.metadata.row_group(n) for n in range(parquet.metadata.num_row_groups)]
+    largest = max((g.total_byte_size / max(1, g.num_rows) for g in groups), default=0)
+    return max(1, min(PARQUET_ROWS, int(PARQUET_BYTES / max(1, largest))))
+
+
+def _pieces(batch: pa.RecordBatch, file: SourceFile, first: int) -> Iterator[pa.RecordBatch]:
+    """A batch in runs of rows whose text is not more than PARQUET_BYTES.
+
+    Raises IngestError for a text longer than VALUE_BYTES; `first` is the batch's first row.
+    """
+    size = np.zeros(len(batch), dtype=np.int64)
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if not pa.types.is_dictionary(column.type) or not len(column.dictionary):
+            continue
+        length = pc.fill_null(pc.binary_length(column.dictionary), 0).to_numpy()
+        mine = length[pc.fill_null(column.indices, 0).to_numpy(zero_copy_only=False)]
+        if len(mine) and mine.max() > VALUE_BYTES:
+            raise IngestError(
+                f"{file.path} row {first + int(mine.argmax())}: a text of column {name!r} is "
+                f"longer than {VALUE_BYTES >> 20} MiB"
+            )
+        size += mine
+    ends = np.cumsum(size)
+    start = 0
+    while start < len(batch):
+        held = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, held + PARQUET_BYTES, side="right")))
+        yield batch.slice(start, stop - start)
+        start = stop
 
 
 def _rum(fs: pafs.FileSystem, file: SourceFile, source: Source) -> Iterator[Block]:
@@ -150,6 +192,7 @@ def _rum(fs: pafs.FileSystem, file: SourceFile, source: Source) -> Iterator[Bloc
             rows: list[tuple[int, str, str, str]] = []
             for line, text in enumerate(texts, first):
                 user, comma, purchases = text.decode().strip().partition(",")
+                user = user[:ID_CHARACTERS]
                 if not user + comma or (line == 1 and _is_sizes(user, purchases)):
                     continue
                 if not comma:

@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from rum_core import schema
+from rum_core.errors import DamagedError
 
 Part = Literal["fit", "train", "all"]
 VALIDATION_FRACTION = 0.2
+MAKE_ANEW = "take the log into a new store"
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,15 @@ class Histories:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> "Histories":
-        """Histories from rows of schema.histories."""
+        """Histories from rows of schema.histories; DamagedError where they are not."""
+        _refuse_other_columns(table.schema)
         table = table.combine_chunks()
         items = one_chunk(table[schema.ITEMS])
         times = one_chunk(table[schema.TIMES])
+        if any(a.null_count for a in (items, times, items.values, times.values)):
+            raise DamagedError(f"stored histories hold nulls: {MAKE_ANEW}")
+        if items.offsets != times.offsets:
+            raise DamagedError(f"stored histories have more or fewer times than items: {MAKE_ANEW}")
         offsets = items.offsets.to_numpy().astype(np.int64)
         flat = items.flatten().to_numpy()
         return cls(
@@ -70,7 +77,13 @@ class Histories:
 
     def remap(self, table: np.ndarray) -> "Histories":
         """The same purchases under other item indices: table[old] = new (I_old,) int32."""
+        self.check(len(table))
         return Histories(self.user_ids, self.offsets, table[self.items], self.times)
+
+    def check(self, items: int) -> None:
+        """DamagedError where a purchase is of none of I items."""
+        if len(self.items) and not 0 <= self.items.min() <= self.items.max() < items:
+            raise DamagedError(f"stored histories name items that do not exist: {MAKE_ANEW}")
 
     def known(self) -> "Histories":
         """The purchases of items that the model knows (index >= 0)."""
@@ -90,6 +103,14 @@ class Histories:
         if part == "fit":
             stop = part_length(self.lengths, "train", train_fraction)
         return self.spans(start, stop)
+
+
+def _refuse_other_columns(found: pa.Schema) -> None:
+    wanted = {schema.USER_ID: schema.ID_TYPES, schema.ITEMS: (pa.list_(pa.int32()),)}
+    lists = (pa.list_(pa.int64()), pa.list_(pa.int32()))
+    for name, types in (wanted | {schema.TIMES: lists}).items():
+        if name not in found.names or found.field(name).type not in types:
+            raise DamagedError(f"stored histories have no column {name} as due: {MAKE_ANEW}")
 
 
 def part_length(lengths: np.ndarray, part: Part, train_fraction: float) -> np.ndarray:

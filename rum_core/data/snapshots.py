@@ -3,11 +3,13 @@
 `histories/_snapshots/<id>.json` is written last; what it does not name does not count.
 """
 
+import json
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
+from pydantic import Field, TypeAdapter, ValidationError
 
 from rum_core import schema
 from rum_core.data.catalog import Catalog
@@ -36,7 +38,9 @@ class Manifest:
     night: str
     content: str  # stands for the purchases and for how they become histories
     files: list[str]
-    buckets: int  # ranges of the user's hash, one part each; one without users has no part
+    buckets: Annotated[
+        int, Field(ge=1, le=1_000_000)
+    ]  # ranges of the user's hash, one part each; one without users has no part
     catalog: str
     users: int
     items: int
@@ -45,6 +49,9 @@ class Manifest:
     later: int  # purchases after the night, which are not in it
     # sha256 of each of these files, and users and purchases of each part
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 def folder(snapshot_id: str) -> str:
@@ -102,7 +109,11 @@ def latest_snapshot(store: Store, night: date) -> str:
 def read_histories(store: Store, snapshot_id: str) -> Histories:
     """All users of a snapshot, in the order of user_index."""
     snapshot = load_snapshot(store, snapshot_id)
-    return Histories.from_table(pa.concat_tables([store.read_table(f) for f in snapshot.files]))
+    histories = Histories.from_table(
+        pa.concat_tables([store.read_table(f) for f in snapshot.files])
+    )
+    histories.check(len(snapshot.catalog))
+    return histories
 
 
 def user_ids(store: Store, snapshot: Snapshot) -> pa.ChunkedArray:
@@ -113,6 +124,11 @@ def user_ids(store: Store, snapshot: Snapshot) -> pa.ChunkedArray:
 
 def _fields(store: Store, path: str) -> dict[str, Any]:
     found = store.read_json(path)
-    if found.keys() != Manifest.__dataclass_fields__.keys():
-        raise StoreError(f"{store.full(path)} is damaged: delete it and run jobs/ingest.py")
+    try:
+        Manifest(**found)
+        _MANIFEST.validate_json(json.dumps(found), strict=True)
+    except (TypeError, ValidationError):
+        raise StoreError(
+            f"{store.full(path)} is damaged: delete it and run jobs/ingest.py"
+        ) from None
     return found

@@ -15,6 +15,8 @@ from safetensors.numpy import save as save_tensors
 
 from rum_core import schema
 from rum_core.data.catalog import Catalog
+from rum_core.errors import DamagedError, one_line
+from rum_core.models.stored import check_stored
 from rum_core.store.checksum import check, digest
 from rum_core.store.layout import Store, StoreError, parquet_bytes, safe_name, with_checksum
 
@@ -66,24 +68,39 @@ def load_model(store: Store, model_id: str) -> SavedModel:
     if not has_model(store, model_id):
         raise StoreError(f"there is no model {model_id} in {store.root}; run jobs/train.py")
     config = store.read_json(f"{folder}/config.json")
-    sums = {f"{folder}/{name}": wanted for name, wanted in config.pop(FILES, {}).items()}
+    files = config.pop(FILES, {})
+    if not isinstance(files, dict):
+        raise StoreError(f"{store.full(folder)}/config.json is damaged: it lists no files")
+    sums = {f"{folder}/{name}": wanted for name, wanted in files.items()}
     again = (
         "run jobs/forget.py again if it was cut off, else delete the model and run the night again"
     )
     check(store, sums, again)
     try:
         tensors = load_tensors(store.read_bytes(f"{folder}/model.safetensors"))
-    except SafetensorError as error:
-        raise StoreError(f"{store.full(folder)}/model.safetensors is damaged: {error}") from None
+    except (SafetensorError, KeyError) as error:  # KeyError: of a type that numpy does not have
+        raise StoreError(
+            f"{store.full(folder)}/model.safetensors is damaged: {one_line(error)[:200]}"
+        ) from None
     catalog = Catalog.from_table(store.read_table(f"{folder}/catalog.parquet"))
-    users = store.read_table(f"{folder}/users.parquet")[schema.USER_ID].combine_chunks()
-    rows = {"item": len(catalog), "user": len(users)}
-    for name, expected in rows.items():
-        if name in tensors and tensors[name].shape[0] != expected:
-            raise StoreError(
-                f"{store.full(folder)}: tensor {name} has {tensors[name].shape[0]} rows, "
-                f"its table {expected}: the model is damaged; train it again"
-            )
+    users = _ids(store, f"{folder}/users.parquet")
+    try:
+        check_stored(config, tensors, len(catalog), len(users))
+    except DamagedError as error:
+        raise StoreError(
+            f"{store.full(folder)} is damaged: {error}; train the model again"
+        ) from None
     return SavedModel(
         model_id, config, tensors, catalog, users, store.read_json(f"{folder}/metrics.json")
     )
+
+
+def _ids(store: Store, path: str) -> pa.Array:
+    table = store.read_table(path)
+    names = table.column_names
+    if names != [schema.USER_ID] or table[schema.USER_ID].type not in schema.ID_TYPES:
+        raise StoreError(f"{store.full(path)} is damaged: it is no table of customers")
+    ids = table[schema.USER_ID].combine_chunks()
+    if ids.null_count or len(ids.unique()) != len(ids):
+        raise StoreError(f"{store.full(path)} is damaged: it names nobody, or a customer twice")
+    return ids

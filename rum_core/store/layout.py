@@ -105,7 +105,9 @@ class Store:
         return isinstance(self.fs, pafs.LocalFileSystem)
 
     def full(self, path: str) -> str:
-        """`path` within the file system."""
+        """`path` within the file system; StoreError for one that leads out of the store."""
+        if path.startswith("/") or ".." in path.split("/"):
+            raise StoreError(f"the path {path[:200]!r} leads out of the store {self.root}")
         return f"{self.root.rstrip('/')}/{path}" if path else self.root
 
     @contextmanager
@@ -213,7 +215,9 @@ class Store:
                 os.fsync(file.fileno())
 
     def remove(self, path: str) -> None:
-        """Delete a file or a folder with all it holds, if it is there."""
+        """Delete a file or a folder with all it holds, if it is there; never the store itself."""
+        if not path.strip("/."):
+            raise StoreError(f"the store {self.root} as a whole is not deleted")
         with self.telling(path, "delete"):
             info = self.fs.get_file_info(self.full(path))
             if info.type == pafs.FileType.Directory:

@@ -215,6 +215,8 @@ def _waiting(store: Store, night: date) -> list[str]:
 
 def parts_of(store: Store, staged: str) -> ds.Dataset:
     """The parquet parts in a staging folder as one table."""
+    if not staged.startswith(f"{STAGING}/"):
+        raise StoreError(f"{staged[:200]!r} is no staging folder of {store.root}: run recommend")
     files = [store.full(f) for f in store.files(staged) if f.endswith(".parquet")]
     if not files:
         raise StoreError(f"there are no staged lists in {store.full(staged)}")

@@ -7,14 +7,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ray import cloudpickle
 
-from jobs import ingest
-from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
+from jobs import ingest, train
+from rum_core.data.snapshots import Snapshot, latest_snapshot, load_snapshot, read_histories
+from rum_core.settings import Settings
 from rum_core.store.layout import Store, read_record
+from rum_core.training.loop import fit
+from rum_core.training.step import Worker
+from tests.jobs.fuzzing import COUNTED
 from tests.jobs.nights import run_here
 
 HEADER = "user_id,item_id,time\n"
@@ -104,3 +109,33 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole nights (tests/jobs/nights.py) in this process."""
     run_here(monkeypatch)
+
+
+@pytest.fixture
+def here(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """A shop whose every job, training too, runs in this process."""
+    run_here(monkeypatch)
+    monkeypatch.setattr(train, "_run", train_here)
+    return shop
+
+
+def train_here(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dict[str, Any]:
+    """What the one worker of a training does, without Ray Train and its checkpoints."""
+    everyone = read_histories(store, snapshot.id)
+    enough = everyone.lengths >= settings.history.min_purchases
+    histories, worker = everyone.take(np.flatnonzero(enough)), Worker()
+    config = {"settings": settings, "name": name}
+    for state in fit(settings, histories, snapshot.catalog, worker):
+        progress = state.progress
+        if progress.finished and progress.phase != "select":
+            tensors = state.tensors(len(histories), worker)
+            train.save_model(
+                store, train._model(config, snapshot, everyone, enough, tensors, progress)
+            )
+    return {**train._metrics(progress), "seconds_per_phase": {}}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many examples the properties of this folder were given."""
+    for name, number in sorted(COUNTED.items()):
+        terminalreporter.write_line(f"fuzz: {name}: {number:,} examples")
