@@ -34,6 +34,8 @@ dim = 16
 epochs = 3
 negatives = 50
 every_days = 1
+[gate]
+lead = -1  # so little training makes models worse than MostPopular
 """
 MAY_DIFFER = ("logs/", "nights/")  # run ids and seconds
 NIGHT_SECONDS = 400

@@ -18,6 +18,8 @@ dim = 16
 [train]
 epochs = 2
 negatives = 50
+[gate]
+lead = -1  # so little training makes models worse than MostPopular
 """
 
 

@@ -26,7 +26,7 @@ def test_consecutive_nights_of_a_real_log(tmp_path: Path, env: dict[str, str]) -
         night = ["python", "-m", "flows.nightly", "--config", "online_retail", "--run-date", day]
         night += ["--source.path", str(incoming), "--store", str(tmp_path / "store")]
         night += ["--train.epochs", "2", "--train.patience", "0", "--model.dim", "16"]
-        run([*night, "--history.min_purchases", "3"], env, tmp_path)
+        run([*night, "--history.min_purchases", "3", "--gate.lead=-1"], env, tmp_path)
 
     store = tmp_path / "store"
     published = sorted(p.name for p in (store / "recommendations").glob("run_date=*"))
