@@ -54,10 +54,10 @@ def pass_gate(store: Store, settings: Settings, made: dict[str, Any]) -> dict[st
     }
     write_record(store, settings.night, "gate", record)
     if broken and settings.gate.enabled:
+        stands = f"the lists of {former[-1].night} stand" if former else "nothing is published yet"
         raise GateError(
-            f"{'; '.join(broken)}. The gate keeps the lists of "
-            f"{former[-1].night if former else 'no night'}; tonight's wait in "
-            f"{store.full(made['staged'])}, and --gate.enabled false publishes them all the same"
+            f"{'; '.join(broken)}. The gate stopped this night: {stands}, tonight's wait in "
+            f"{store.full(made['staged'])}, and --no-gate.enabled publishes them all the same"
         )
     return record
 

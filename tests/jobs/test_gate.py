@@ -95,7 +95,7 @@ class Shop:
         sweep(self.store)
         assert self.store.files(record["staged"])
         assert self.store.full(record["staged"]) in str(caught.value)
-        assert "--gate.enabled false" in str(caught.value)
+        assert "--no-gate.enabled" in str(caught.value)
         return str(caught.value)
 
 
