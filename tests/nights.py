@@ -1,4 +1,8 @@
-"""Whole nights in this process: the jobs' own code, Ray's ways over the work as plain loops."""
+"""Whole nights in this process: the jobs' own code, Ray's ways over the work as plain loops.
+
+Ray takes seconds to start. What it promises is kept: work in any order, on copies such as a worker
+gets, users in blocks of any size.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from ray import cloudpickle
 
 from flows.release import release
 from jobs import evaluate, ingest, recommend, train
@@ -16,16 +21,22 @@ from rum_core.settings import Settings
 from rum_core.store.layout import Store
 from rum_core.training.loop import TrainError
 
+MOST_BLOCKS = 5  # of a part
+LEAST_USERS = 7  # of a block
+
 
 class Blocks:
-    """Stands for a Ray Data pipeline over the users: one block a part."""
+    """Stands for a Ray Data set: what an actor makes of the users of some parts, in blocks."""
 
     def __init__(self, store: Store, files: list[str], actor: Callable[..., pa.Table]) -> None:
         self.store, self.files, self.actor = store, files, actor
 
     def iter_batches(self, **_: object) -> Iterator[pa.Table]:
         for file in self.files:
-            yield self.actor(self.store.read_table(file))
+            rows = self.store.read_table(file)
+            users = max(LEAST_USERS, -(-len(rows) // MOST_BLOCKS))
+            for start in range(0, len(rows), users):
+                yield self.actor(rows.slice(start, users))
 
     def write_parquet(self, path: str, **_: object) -> None:
         folder = path.removeprefix(self.store.full("")).lstrip("/")
@@ -46,7 +57,10 @@ def over_users(
 
 
 def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]:
-    return [work(**job) for job in jobs]
+    """In the last order first, on copies."""
+    copy = cloudpickle.loads(cloudpickle.dumps(work))
+    done = {n: cloudpickle.dumps(copy(**jobs[n])) for n in reversed(range(len(jobs)))}
+    return [cloudpickle.loads(done[n]) for n in range(len(jobs))]
 
 
 def run_training(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dict[str, Any]:

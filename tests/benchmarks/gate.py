@@ -18,12 +18,12 @@ from tests.nights import whole_night, without_ray
 LOG = Path(__file__).parents[2].parent / "shared" / "data" / "online_retail" / "by_day"
 
 
-def nights_of(folder: Path, count: int, **sections: object) -> list[Settings]:
-    """Settings of the first nights, whose files are looked for in `folder`/incoming."""
+def nights_of(folder: Path, count: int, after: int = 0, **sections: object) -> list[Settings]:
+    """Settings of nights after the first days, whose files are looked for in `folder`/incoming."""
     values = read_toml("online_retail")
     values["source"] |= {"path": str(folder / "incoming")}
     values |= {"store": str(folder / "store"), "evaluate": {"trend_nights": 0}, **sections}
-    days = [file.name[:10] for file in sorted(LOG.glob("*.csv.gz"))[:count]]
+    days = [file.name[:10] for file in sorted(LOG.glob("*.csv.gz"))[after : after + count]]
     return [from_dict({**values, "run_date": day}) for day in days]
 
 
@@ -32,17 +32,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nights", type=int, default=30)
     parser.add_argument("--model", default="seqknn")
-    parser.add_argument("--dim", type=int, default=32)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--after", type=int, default=0, help="days that the first night finds")
     asked = parser.parse_args()
-    model = {"name": asked.model, "dim": asked.dim}
-    train = {"epochs": asked.epochs, "negatives": 400, "every_days": 7}
+    model = {"name": asked.model}
     nearest: dict[str, tuple[float, str, str]] = {}
     stopped = []
     with tempfile.TemporaryDirectory() as name, without_ray():
         folder = Path(name)
         (folder / "incoming").mkdir()
-        for settings in nights_of(folder, asked.nights, model=model, train=train):
+        for file in sorted(LOG.glob("*.csv.gz"))[: asked.after]:
+            shutil.copy(file, folder / "incoming")
+        for settings in nights_of(folder, asked.nights, asked.after, model=model):
             store = Store.open(settings.store)
             shutil.copy(LOG / f"{settings.night}.csv.gz", folder / "incoming")
             try:

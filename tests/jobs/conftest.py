@@ -1,26 +1,19 @@
 import gzip
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ray import cloudpickle
 
-from jobs import ingest, train
-from rum_core.data.snapshots import Snapshot, latest_snapshot, load_snapshot, read_histories
-from rum_core.settings import Settings
+from jobs import ingest
+from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
 from rum_core.store.layout import Store, read_record
-from rum_core.training.loop import fit
-from rum_core.training.step import Worker
+from tests import nights
 from tests.jobs.fuzzing import COUNTED
-from tests.jobs.nights import run_here
 
 HEADER = "user_id,item_id,time\n"
 NIGHT = "2024-01-31"
@@ -89,50 +82,17 @@ class Shop:
         return sorted(tuple(row.values()) for row in rows)
 
 
-def in_this_process(work: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]:
-    """What over_work does, in the last order first, on copies such as a worker gets."""
-    copy = cloudpickle.loads(cloudpickle.dumps(work))
-    done = {n: cloudpickle.dumps(copy(**jobs[n])) for n in reversed(range(len(jobs)))}
-    return [cloudpickle.loads(done[n]) for n in range(len(jobs))]
+@pytest.fixture
+def without_ray() -> Iterator[None]:
+    """Whole nights in this process."""
+    with nights.without_ray():
+        yield
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    """An empty shop whose nights run in this process, for Ray takes seconds to start."""
-    monkeypatch.setattr(ingest, "ray_session", nullcontext)
-    monkeypatch.setattr(ingest, "over_work", in_this_process)
-    monkeypatch.setattr(ingest, "ray", SimpleNamespace(put=lambda x: x, get=lambda x: x))
+def shop(tmp_path: Path, without_ray: None) -> Shop:
+    """An empty shop whose nights run in this process."""
     return Shop(tmp_path)
-
-
-@pytest.fixture
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole nights (tests/jobs/nights.py) in this process."""
-    run_here(monkeypatch)
-
-
-@pytest.fixture
-def here(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    """A shop whose every job, training too, runs in this process."""
-    run_here(monkeypatch)
-    monkeypatch.setattr(train, "_run", train_here)
-    return shop
-
-
-def train_here(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dict[str, Any]:
-    """What the one worker of a training does, without Ray Train and its checkpoints."""
-    everyone = read_histories(store, snapshot.id)
-    enough = everyone.lengths >= settings.history.min_purchases
-    histories, worker = everyone.take(np.flatnonzero(enough)), Worker()
-    config = {"settings": settings, "name": name}
-    for state in fit(settings, histories, snapshot.catalog, worker):
-        progress = state.progress
-        if progress.finished and progress.phase != "select":
-            tensors = state.tensors(len(histories), worker)
-            train.save_model(
-                store, train._model(config, snapshot, everyone, enough, tensors, progress)
-            )
-    return {**train._metrics(progress), "seconds_per_phase": {}}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

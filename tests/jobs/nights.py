@@ -4,7 +4,6 @@ The log has a file a night. Ray's ways over the work are plain loops; models hol
 """
 
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
 
 from jobs import evaluate, ingest, recommend
 from rum_core.data.snapshots import load_snapshot, user_ids
@@ -24,48 +22,6 @@ from rum_core.store.layout import Store, read_record, write_record
 from rum_core.store.publish import publish, read_latest
 
 NIGHTS = ("2026-11-18", "2026-11-19", "2026-11-20", "2026-11-21")
-
-
-class Blocks:
-    """Stands for a Ray Data set of an actor's results, in blocks of 7 users."""
-
-    def __init__(self, store: Store, files: list[str], actor: Callable[[pa.Table], pa.Table]):
-        self.store, self.files, self.actor = store, files, actor
-
-    def iter_batches(self, **_: object) -> Iterator[pa.Table]:
-        for file in self.files:
-            rows = self.store.read_table(file)
-            for start in range(0, len(rows), 7):
-                yield self.actor(rows.slice(start, 7))
-
-    def write_parquet(self, path: str, **_: object) -> None:
-        folder = path.removeprefix(self.store.full("")).lstrip("/")
-        for number, lists in enumerate(self.iter_batches()):
-            self.store.write_table(f"{folder}/{number}.parquet", lists)
-
-
-def over_users(
-    store: Store,
-    snapshot: str,
-    actor: Callable[..., Any],
-    arguments: dict[str, Any],
-    workers: int,
-    files: list[str] | None = None,
-) -> Blocks:
-    files = load_snapshot(store, snapshot).files if files is None else files
-    return Blocks(store, files, actor(**arguments))
-
-
-def run_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The jobs' ways over the work as plain loops."""
-    for module in (ingest, recommend):
-        monkeypatch.setattr(module, "over_work", lambda work, jobs: [work(**job) for job in jobs])
-        monkeypatch.setattr(module.ray, "put", lambda value: value)
-        monkeypatch.setattr(module.ray, "get", lambda value: value)
-    for module in (ingest, recommend, evaluate):
-        monkeypatch.setattr(module, "ray_session", lambda: memoryview(b""))  # any with-statement
-    for module in (recommend, evaluate):
-        monkeypatch.setattr(module, "over_users", over_users)
 
 
 @dataclass(frozen=True)

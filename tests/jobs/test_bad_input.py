@@ -285,23 +285,13 @@ def test_a_full_disk(shop: Shop) -> None:
     """A limit on the size of files stands for the disk; what it stops is the rows themselves."""
     text = HEADER + "".join(f"user {n * n},item {n * 7},{T0 + n}\n" for n in range(20_000))
     shop.write("a.csv", text)
-    run = (
-        "import sys\n"
-        "from types import SimpleNamespace\n"
-        "from contextlib import nullcontext\n"
-        "from jobs import ingest\n"
-        "from tests.jobs.conftest import in_this_process\n"
-        "ingest.ray_session, ingest.over_work = nullcontext, in_this_process\n"
-        "ingest.ray = SimpleNamespace(put=lambda x: x, get=lambda x: x)\n"
-        "sys.exit(ingest.main())\n"
-    )
 
     def small_disk() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 
     night = ["--store", str(shop.folder / "store"), "--source.path", str(shop.log)]
     done = subprocess.run(
-        [sys.executable, "-c", run, *night, *shop.flags, "--run-date", NIGHT],
+        [sys.executable, "-m", "tests.jobs.alone", *night, *shop.flags, "--run-date", NIGHT],
         preexec_fn=small_disk,
         capture_output=True,
         text=True,

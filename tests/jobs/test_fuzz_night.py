@@ -109,7 +109,7 @@ def broken(
 @pytest.mark.parametrize("ids", ["text", "numbers"])
 @pytest.mark.parametrize(("name", "level"), KINDS)
 def test_fuzz_any_valid_log_gives_lists_that_keep_the_contract(
-    here: Shop,
+    shop: Shop,
     capsys: pytest.CaptureFixture[str],
     tmp_path_factory: pytest.TempPathFactory,
     name: str,

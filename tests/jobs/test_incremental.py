@@ -6,7 +6,6 @@ by plain loops; a few nights of a simulated shop go through Ray itself.
 
 import gzip
 import shutil
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -30,45 +29,6 @@ from rum_core.store.publish import publish, read_latest
 LOG = Path(__file__).parents[2].parent / "shared" / "data" / "online_retail" / "by_day"
 real = pytest.mark.skipif(not LOG.exists(), reason=f"{LOG} is not there: real logs are not here")
 NIGHTS = 20
-
-
-class Loop:
-    """Stands for Ray Data's write: blocks of 97 users, one after the other."""
-
-    def __init__(self, store: Store, files: list[str], actor: Any) -> None:
-        self.store, self.files, self.actor = store, files, actor
-
-    def write_parquet(self, path: str, **_: object) -> None:
-        for number, file in enumerate(self.files):
-            rows = self.store.read_table(file)
-            for start in range(0, len(rows), 97):
-                lists = self.actor(rows.slice(start, 97))
-                part = f"{path}/{number}-{start}.parquet"
-                self.store.write_table(part.removeprefix(self.store.full("")).lstrip("/"), lists)
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def over_users(
-        store: Store,
-        snapshot: str,
-        actor: Callable[..., Any],
-        arguments: dict[str, Any],
-        workers: int,
-        files: list[str] | None = None,
-    ) -> Loop:
-        files = load_snapshot(store, snapshot).files if files is None else files
-        return Loop(store, files, actor(**arguments))
-
-    def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]:
-        return [work(**job) for job in jobs]
-
-    for module in (ingest, recommend):
-        monkeypatch.setattr(module, "over_work", over_work)
-        monkeypatch.setattr(module, "ray_session", lambda: memoryview(b""))  # any with-statement
-        monkeypatch.setattr(module.ray, "put", lambda value: value)
-        monkeypatch.setattr(module.ray, "get", lambda value: value)
-    monkeypatch.setattr(recommend, "over_users", over_users)
 
 
 def a_model(store: Store, level: str, snapshot: str, model_id: str) -> None:
@@ -121,7 +81,7 @@ def rewritten(source: Path, target: Path) -> None:
 
 
 @real
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("without_ray")
 @pytest.mark.parametrize("level", ["item", "feature"])
 def test_twenty_nights_of_a_real_log_equal_full_nights(level: str, tmp_path: Path) -> None:
     incoming = tmp_path / "incoming"
@@ -177,7 +137,7 @@ def on(settings: Settings, night: str, **changes: object) -> Settings:
     return settings.model_copy(update={"run_date": date.fromisoformat(night), "recommend": asked})
 
 
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("without_ray")
 def test_all_lists_are_made_anew_where_they_may_not_stand(tmp_path: Path) -> None:
     settings, store = small_shop(tmp_path)
     ingest.ingest(settings, store)

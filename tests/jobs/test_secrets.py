@@ -56,7 +56,7 @@ class Text(HTMLParser):
 
 @pytest.mark.parametrize("name", ["popular", "itemknn", "rum"])
 def test_a_night_shows_ids_as_text_and_no_secret_at_all(
-    here: Shop, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+    shop: Shop, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     for variable, value in SECRETS.items():
         monkeypatch.setenv(variable, value)
@@ -64,15 +64,15 @@ def test_a_night_shows_ids_as_text_and_no_secret_at_all(
     bought = [
         (u, quoted[(n + k) % len(IDS)], T0 + k) for n, u in enumerate(quoted) for k in range(5)
     ]
-    here.write("a.csv", HEADER + "".join(f"{u},{i},{t}\n" for u, i, t in bought) + "x,y\n")
+    shop.write("a.csv", HEADER + "".join(f"{u},{i},{t}\n" for u, i, t in bought) + "x,y\n")
     flags = ["--model.name", name, "--model.dim", "4", "--train.epochs", "1"]
-    assert here.night(*flags) == 0
-    where = ["--store", str(here.folder / "store"), "--source.path", str(here.log)]
-    where += ["--run-date", NIGHT, *here.flags, *flags]
+    assert shop.night(*flags) == 0
+    where = ["--store", str(shop.folder / "store"), "--source.path", str(shop.log)]
+    where += ["--run-date", NIGHT, *shop.flags, *flags]
     for job in (train, evaluate, recommend):
         assert job.main(where) == 0
     assert train.main([*where, "--model.dim", "x"]) == 2
-    settings, store = load(where), here.store
+    settings, store = load(where), shop.store
     made = read_record(store, settings.night, "recommend")
     assert made is not None
     counts = audit(store, made["staged"], expectation(store, settings, made))
@@ -89,7 +89,7 @@ def test_a_night_shows_ids_as_text_and_no_secret_at_all(
         assert text in shown.text
     assert not set(page) & {"\x07", "\u202e"}
 
-    files = [path for path in (here.folder / "store").rglob("*") if path.is_file()]
+    files = [path for path in (shop.folder / "store").rglob("*") if path.is_file()]
     assert len(files) > 15
     said = "".join(capfd.readouterr())
     assert "train: " in said
