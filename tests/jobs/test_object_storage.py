@@ -12,12 +12,10 @@ from rum_core.store.layout import Store, read_record
 from rum_core.store.lock import night_lock
 from rum_core.store.publish import read_latest
 from rum_core.store.sweep import sweep
-from tests.jobs.test_incremental import a_model, full_night, in_process, make, on
-
-__all__ = ["in_process"]
+from tests.jobs.test_incremental import a_model, full_night, make, on
 
 
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("without_ray")
 def test_lists_stand_and_memories_go_on_from_night_to_night(bucket: str, tmp_path: Path) -> None:
     write_days(simulate(users=120, items=60, purchases=8, days=60), tmp_path)
     log = Store.open(f"{bucket}/log")
