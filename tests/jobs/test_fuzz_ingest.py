@@ -130,7 +130,7 @@ def test_fuzz_a_file_that_is_almost_a_log_is_rows_rejects_or_one_line(
     kind: str,
 ) -> None:
     @given(found=almost(kind), bearing=st.sampled_from(["0.05", "1"]), repeats=st.booleans())
-    @examples(60)
+    @examples(40)
     def run(found: tuple[str, bytes], bearing: str, repeats: bool) -> None:
         suffix, data = found
         one = Shop(tmp_path_factory.mktemp("fuzz"))

@@ -125,7 +125,7 @@ def test_fuzz_any_valid_log_gives_lists_that_keep_the_contract(
         exclude_seen=st.booleans(),
         least=st.sampled_from([1, 3]),
     )
-    @examples(20)
+    @examples(10)
     def run(rows: list[Purchase], parts: int, top_n: int, exclude_seen: bool, least: int) -> None:
         one = Shop(tmp_path_factory.mktemp("night"))
         flags = [
