@@ -55,7 +55,7 @@ def job(verb: str, arguments: list[str], cluster: Cluster) -> None:
     run_job(verb, arguments, cluster.reach(), cluster.died)
 
 
-@task(task_run_name="audit, gate and publish")
+@task(task_run_name="audit, gate and publish", cache_policy=NO_CACHE)
 def audit_and_publish(
     settings: Settings, run_id: str, still_mine: Callable[[], None]
 ) -> dict[str, Any]:
