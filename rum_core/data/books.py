@@ -33,9 +33,9 @@ class Books:
     def __str__(self) -> str:
         forgotten = f" + {self.forgotten} forgotten" if self.forgotten else ""
         return (
-            f"books of {self.batches} batches balance: {self.read} lines = {self.kept} kept + "
-            f"{self.bad} bad + {self.rule} dropped by rules{forgotten}; {self.live} that count = "
-            f"{self.purchases} purchases + {self.merged} merged + {self.later} later"
+            f"{self.batches} batches: {self.read} lines = {self.kept} kept + {self.bad} bad + "
+            f"{self.rule} dropped{forgotten}; {self.live} count = {self.purchases} purchases + "
+            f"{self.merged} merged + {self.later} later"
         )
 
 

@@ -18,8 +18,8 @@ def test_the_books_of_all_batches_are_printed(shop: Shop, caplog: pytest.LogCapt
     caplog.set_level("INFO", "rum")
     fill(shop)
     assert caplog.messages[-1] == (
-        "books of 2 batches balance: 5 lines = 4 kept + 1 bad + 0 dropped by rules; "
-        "4 that count = 3 purchases + 0 merged + 1 later"
+        "2 batches: 5 lines = 4 kept + 1 bad + 0 dropped; "
+        "4 count = 3 purchases + 0 merged + 1 later"
     )
 
 
