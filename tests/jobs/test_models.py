@@ -35,7 +35,7 @@ def flags(shop: Path, name: str) -> list[str]:
 
 
 # a user table and none, with reasons and without, and no tensors at all
-@pytest.mark.parametrize("name", ["mf", "dream", "sasrec", "seqknn", "popular"])
+@pytest.mark.parametrize("name", ["mf", "sasrec", "seqknn"])  # one of each way to fit
 def test_a_night_of_another_model(name: str, shop: Path) -> None:
     chosen = flags(shop, name)
     for job in (train, evaluate, recommend):
