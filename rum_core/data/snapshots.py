@@ -38,9 +38,8 @@ class Manifest:
     night: str
     content: str  # stands for the purchases and for how they become histories
     files: list[str]
-    buckets: Annotated[
-        int, Field(ge=1, le=1_000_000)
-    ]  # ranges of the user's hash, one part each; one without users has no part
+    # ranges of the user's hash, one part each; one without users has no part
+    buckets: Annotated[int, Field(ge=1, le=1_000_000)]
     catalog: str
     users: int
     items: int
@@ -82,7 +81,15 @@ def save_manifest(store: Store, manifest: Manifest) -> None:
 def load_manifest(store: Store, snapshot_id: str) -> Manifest | None:
     """What a snapshot says of itself; None where there is none of this id."""
     path = f"{MANIFESTS}/{snapshot_id}.json"
-    return Manifest(**_fields(store, path)) if store.exists(path) else None
+    return _read(store, path) if store.exists(path) else None
+
+
+def load_whole(store: Store, snapshot_id: str) -> Manifest | None:
+    """The same; None also where one of its files is no longer there."""
+    manifest = load_manifest(store, snapshot_id)
+    if manifest is None or not all(map(store.exists, [manifest.catalog, *manifest.files])):
+        return None
+    return manifest
 
 
 def load_snapshot(store: Store, snapshot_id: str) -> Snapshot:
@@ -122,13 +129,13 @@ def user_ids(store: Store, snapshot: Snapshot) -> pa.ChunkedArray:
     return pa.concat_tables(tables)[schema.USER_ID]
 
 
-def _fields(store: Store, path: str) -> dict[str, Any]:
+def _read(store: Store, path: str) -> Manifest:
     found = store.read_json(path)
     try:
-        Manifest(**found)
+        manifest = Manifest(**found)
         _MANIFEST.validate_json(json.dumps(found), strict=True)
     except (TypeError, ValidationError):
         raise StoreError(
             f"{store.full(path)} is damaged: delete it and run jobs/ingest.py"
         ) from None
-    return found
+    return manifest

@@ -5,7 +5,7 @@ published night, and are kept in the manifest of the publication.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import date
 from typing import Any
 
@@ -17,7 +17,7 @@ from rum_core import schema
 from rum_core.data.catalog import Catalog
 from rum_core.data.changes import Side, found_again
 from rum_core.data.ledger import Ledger
-from rum_core.data.snapshots import Manifest, load_manifest
+from rum_core.data.snapshots import Manifest, load_manifest, load_whole
 from rum_core.evaluation.metrics import POPULAR_SHARE
 from rum_core.evaluation.protocols import PAPER
 from rum_core.settings import Settings
@@ -51,7 +51,7 @@ class Facts:
     known_of: int = 0
     head: float | None = None  # share of those that are of the most bought tenth of these items
     head_of: int = 0
-    gate: bool = field(default=True)  # whether the night had to pass it
+    gate: bool = True  # whether the night had to pass it
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Facts":
@@ -83,8 +83,9 @@ def facts_of(store: Store, settings: Settings, made: dict[str, Any], last: Facts
     if manifest is None:
         raise StoreError(f"there is no snapshot {made['snapshot']}; run the night again")
     evaluate = read_record(store, settings.night, "evaluate") or {}
-    former = load_manifest(store, last.snapshot) if last else None
-    whole = former is not None and all(map(store.exists, [former.catalog, *former.files]))
+    ledger = Ledger.load(store, settings.source)
+    since = _batches_since(ledger, settings, last)
+    former = load_whole(store, last.snapshot) if last else None
     return Facts(
         night=settings.night.isoformat(),
         model_id=made["model_id"],
@@ -104,8 +105,8 @@ def facts_of(store: Store, settings: Settings, made: dict[str, Any], last: Facts
         items=manifest.items,
         purchases=manifest.purchases,
         gate=settings.gate.enabled,
-        **_lines(store, settings, last),
-        **(_against(store, settings, manifest, former, last) if former and last and whole else {}),
+        **_lines(ledger, since),
+        **(_against(store, manifest, former, ledger, since) if former else {}),
     )
 
 
@@ -116,10 +117,9 @@ def _distinct_items(store: Store, staged: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _lines(store: Store, settings: Settings, last: Facts | None) -> dict[str, Any]:
+def _lines(ledger: Ledger, since: list[str]) -> dict[str, Any]:
     """Lines read since the last published night, and the share that could not be used."""
-    ledger = Ledger.load(store, settings.source)
-    batches = [ledger.batches[batch] for batch in _batches_since(ledger, settings, last)]
+    batches = [ledger.batches[batch] for batch in since]
     lines = sum(batch["rows_read"] for batch in batches)
     bad = sum(batch["rows_bad"] for batch in batches)
     return {"lines": lines, "rejected": bad / lines if lines else None}
@@ -132,7 +132,7 @@ def _batches_since(ledger: Ledger, settings: Settings, last: Facts | None) -> li
 
 
 def _against(
-    store: Store, settings: Settings, now: Manifest, before: Manifest, last: Facts
+    store: Store, now: Manifest, before: Manifest, ledger: Ledger, since: list[str]
 ) -> dict[str, Any]:
     """What has become of the last published night's purchases, and what kind the new ones are."""
     known, tonight = (Catalog.from_table(store.read_table(m.catalog)) for m in (before, now))
@@ -141,7 +141,7 @@ def _against(
     still = place >= 0
     gained[place[still]] -= known.purchases[still]
     arrived = pa.table({"item": tonight.ids, "n": np.maximum(gained, 0)})
-    parts = [_kinds(known, arrived), *_kinds_by_batch(store, settings, known, last)]
+    parts = [_kinds(known, arrived), *_kinds_by_batch(store, ledger, since, known)]
     found = {
         "standing": _standing(store, before, now, tonight) / max(1, before.purchases),
         "new_purchases": int(arrived["n"].to_numpy().sum()),
@@ -174,15 +174,13 @@ def _kinds(known: Catalog, arrived: pa.Table) -> tuple[int, int, int, int]:
 
 
 def _kinds_by_batch(
-    store: Store, settings: Settings, known: Catalog, last: Facts
+    store: Store, ledger: Ledger, since: list[str], known: Catalog
 ) -> Iterator[tuple[int, int, int, int]]:
     """The same for each batch, where there are several: after nights that were held back their
     lines are still new, and must not be lost among those of tonight."""
-    ledger = Ledger.load(store, settings.source)
-    since = _batches_since(ledger, settings, last)
     if len(since) < 2:
         return
-    live = [(part, names) for part, names in ledger.live(store)]
+    live = ledger.live(store)
     for batch in since:
         ids = [
             rows[schema.ITEM_ID].filter(pc.is_in(rows[schema.FILE], value_set=pa.array(names)))

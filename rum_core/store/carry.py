@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rum_core import schema
-from rum_core.data.snapshots import Manifest, load_manifest
+from rum_core.data.snapshots import Manifest, load_whole
 from rum_core.store.layout import Store, StoreError
 from rum_core.store.publish import FILE, check_files, night_path, published, published_nights
 
@@ -56,8 +56,8 @@ def former_lists(store: Store, night: date, key: dict[str, Any]) -> Former:
     if other:
         raise MakeAnewError(f"the night of {last} had another {', '.join(other)}")
     check_files(store, night_path(last))
-    snapshot = load_manifest(store, former["snapshot"])
-    if snapshot is None or not all(map(store.exists, [snapshot.catalog, *snapshot.files])):
+    snapshot = load_whole(store, former["snapshot"])
+    if snapshot is None:
         raise MakeAnewError(f"the histories of {last} are no longer there")
     file = f"{night_path(last)}/{FILE}"
     with store.telling(file, "read"):

@@ -1,9 +1,8 @@
 """A customer who is forgotten is nowhere in the store, and nobody else is touched."""
 
-import os
 import re
 import shutil
-import signal
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,10 +16,10 @@ from rum_core.data.catalog import tie_hash
 from rum_core.data.ledger import LEDGER
 from rum_core.store.customers import Customers
 from rum_core.store.forget import forget as take_out
-from rum_core.store.layout import Store
 from rum_core.store.publish import read_latest
 from rum_core.store.replacement import holds_former
 from rum_core.store.search import search
+from tests.jobs.killing import killed_at
 from tests.jobs.nights import NIGHTS, Nights
 from tests.jobs.test_rollback import content
 
@@ -127,27 +126,6 @@ def test_nothing_is_left_of_a_customer_and_the_others_have_what_they_had(
     assert shop.lists().keys() == others.keys()
 
 
-def killed_at(move: int, store: Store, names: list[str]) -> bool:
-    """Forget in a process that is killed before a move; whether it was."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    moves, plain = 0, Store.move
-
-    def counted(store: Store, source: str, target: str) -> None:
-        nonlocal moves
-        if moves == move:
-            os.kill(os.getpid(), signal.SIGKILL)
-        moves += 1
-        plain(store, source, target)
-
-    Store.move = counted  # type: ignore[method-assign]
-    try:
-        take_out(store, Customers.of(store, names))
-    finally:
-        os._exit(0)
-
-
 @pytest.mark.usefixtures("without_ray")
 def test_forgetting_that_was_cut_off_ends_right_when_it_is_done_again(tmp_path: Path) -> None:
     shop = filled(tmp_path / "shop", "feature", numbers=False)
@@ -161,7 +139,7 @@ def test_forgetting_that_was_cut_off_ends_right_when_it_is_done_again(tmp_path: 
     while killed:
         cut = shop.copy(tmp_path / f"cut-{move}")
         shutil.copytree(shop.folder, cut.folder)
-        killed = killed_at(move, cut.store, names)
+        killed = killed_at(move, partial(take_out, cut.store, Customers.of(cut.store, names)))
         assert len(read_latest(cut.store)) in (3 * 24, 3 * 22)
         assert cut.run(forget, *users) == 0
         assert content(cut.folder / "store") == wanted

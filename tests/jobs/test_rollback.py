@@ -1,9 +1,8 @@
 """An earlier night is served again, and back, however often the way there is cut off."""
 
-import os
 import shutil
-import signal
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from rum_core.store.layout import Store
 from rum_core.store.lock import night_lock
 from rum_core.store.publish import read_latest
 from rum_core.store.rollback import roll_back
+from tests.jobs.killing import killed_at
 from tests.jobs.nights import NIGHTS, Nights
 
 
@@ -20,28 +20,6 @@ def content(root: Path) -> dict[str, bytes]:
     """Every file of a store but those that do not count."""
     found = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
     return {path: data for path, data in found.items() if not path.startswith((".lock", "_stag"))}
-
-
-def killed_at(move: int, root: Path, night: date) -> bool:
-    """Roll back in a process that is killed before a move, its first being 0; whether it was."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    moves = 0
-    plain = Store.move
-
-    def counted(store: Store, source: str, target: str) -> None:
-        nonlocal moves
-        if moves == move:
-            os.kill(os.getpid(), signal.SIGKILL)
-        moves += 1
-        plain(store, source, target)
-
-    Store.move = counted  # type: ignore[method-assign]
-    try:
-        roll_back(Store.open(str(root)), night)
-    finally:
-        os._exit(0)
 
 
 @pytest.mark.usefixtures("without_ray")
@@ -71,7 +49,9 @@ def test_any_kept_night_is_served_again_though_each_move_may_be_the_last(tmp_pat
             for path, data in before.items():
                 (root / path).parent.mkdir(parents=True, exist_ok=True)
                 (root / path).write_bytes(data)
-            killed = killed_at(move, root, date.fromisoformat(target))
+            killed = killed_at(
+                move, partial(roll_back, Store.open(str(root)), date.fromisoformat(target))
+            )
             served = read_latest(str(root), verify=True)
             assert len(served) == 3 * 24
             assert list(root.glob("recommendations/run_date=*/*.parquet"))
