@@ -226,11 +226,33 @@ class Model(Section):
         description="seqknn: purchases from the first of a pair to the second, at most",
         json_schema_extra=_of("seqknn"),
     )
-    popularity_power: float = Field(
+    gap_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="seqknn: weight of a pair beside one that is a purchase nearer",
+        json_schema_extra=_of("seqknn"),
+    )
+    backward: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="seqknn: weight of a pair in the other direction",
+        json_schema_extra=_of("seqknn"),
+    )
+    from_power: float = Field(
         0.3,
         ge=0,
         le=1,
-        description="seqknn: pairs are divided by this power of the purchases of both items",
+        description="seqknn: pairs are divided by this power of the purchases of the item that "
+        "speaks",
+        json_schema_extra=_of("seqknn"),
+    )
+    to_power: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="seqknn: and by this power of those of the item that it speaks for",
         json_schema_extra=_of("seqknn"),
     )
     ease_l2: float = Field(

@@ -30,7 +30,7 @@ MODELS: dict[str, Kind] = {
     "dream": Kind(True, "rum_core.models.dream:Dream", f"{_DENSE}:of_dream"),
     "sasrec": Kind(True, "rum_core.models.sasrec:SasRec", f"{_DENSE}:of_sasrec"),
     "itemknn": Kind(False, "rum_core.models.itemknn:fit_cosine", _NEIGHBOURS),
-    "seqknn": Kind(False, "rum_core.models.itemknn:fit_directed", _NEIGHBOURS),
+    "seqknn": Kind(False, "rum_core.models.transitions:fit", _NEIGHBOURS),
     "ease": Kind(False, "rum_core.models.ease:fit", _NEIGHBOURS),
 }
 WITH_GRADIENTS = tuple(name for name, kind in MODELS.items() if kind.gradients)

@@ -203,14 +203,18 @@ def test_cosine_weights_by_hand() -> None:
 
 
 @pytest.mark.parametrize("gap", [1, 2, 10])
-def test_directed_weights_by_hand(gap: int) -> None:
-    found = weights_of("seqknn", BOUGHT, 6, gap=gap, popularity_power=0.4)
+@pytest.mark.parametrize("backward", [0.0, 0.25])
+def test_directed_weights_by_hand(gap: int, backward: float) -> None:
+    powers = {"from_power": 0.4, "to_power": 0.2, "gap_decay": 0.7, "backward": backward}
+    found = weights_of("seqknn", BOUGHT, 6, gap=gap, **powers)
     n = np.bincount([i for one in BOUGHT for i in one], minlength=6)
     expected = np.zeros((6, 6))
     for one in BOUGHT:
         for first, i in enumerate(one):
-            for j in one[first + 1 : first + 1 + gap]:
-                expected[i, j] += (i != j) / (n[i] * n[j]) ** 0.4
+            for apart, j in enumerate(one[first + 1 : first + 1 + gap]):
+                weight = (i != j) * 0.7**apart
+                expected[i, j] += weight / (n[i] ** 0.4 * n[j] ** 0.2)
+                expected[j, i] += backward * weight / (n[j] ** 0.4 * n[i] ** 0.2)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert found[0, 3] != found[3, 0]
 
