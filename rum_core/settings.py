@@ -133,6 +133,9 @@ class History(Section):
     )
 
 
+TRANSITIONS = "transitions"  # RUM with them, where a field is marked
+
+
 def _of(*models: str) -> dict[str, Any]:
     """Marks a field that means something to these models alone."""
     return {"models": list(models)}
@@ -171,6 +174,12 @@ class Model(Section):
         description="strength of the attention (eq 7, 9)",
         json_schema_extra=_of("rum"),
     )
+    transitions: bool = Field(
+        False,
+        description="item level: what was bought after what is counted, and mixed into the READ "
+        "(not in the paper); gap, decay and what follows them in this list say how",
+        json_schema_extra=_of("rum"),
+    )
     item_bias: bool = Field(
         True,
         description="an item's own score b_i, added to p_u . q_i (not in the paper)",
@@ -201,16 +210,17 @@ class Model(Section):
         500,
         ge=1,
         le=100_000,
-        description="itemknn, seqknn, ease: items that a purchase speaks for, those with the "
-        "largest weights",
-        json_schema_extra=_of(*OF_NEIGHBOURS),
+        description="itemknn, seqknn, ease, transitions: items that a purchase speaks for, those "
+        "with the largest weights",
+        json_schema_extra=_of(*OF_NEIGHBOURS, TRANSITIONS),
     )
     decay: float = Field(
         0.9,
         gt=0,
         le=1,
-        description="itemknn, seqknn, ease: weight of a purchase beside the next newer one",
-        json_schema_extra=_of(*OF_NEIGHBOURS),
+        description="itemknn, seqknn, ease, transitions: weight of a purchase beside the next "
+        "newer one",
+        json_schema_extra=_of(*OF_NEIGHBOURS, TRANSITIONS),
     )
     shrink: float = Field(
         10.0,
@@ -223,37 +233,39 @@ class Model(Section):
         10,
         ge=1,
         le=1000,
-        description="seqknn: purchases from the first of a pair to the second, at most",
-        json_schema_extra=_of("seqknn"),
+        description="seqknn, transitions: purchases from the first of a pair to the second, at "
+        "most",
+        json_schema_extra=_of("seqknn", TRANSITIONS),
     )
     gap_decay: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="seqknn: weight of a pair beside one that is a purchase nearer",
-        json_schema_extra=_of("seqknn"),
+        description="seqknn, transitions: weight of a pair beside one that is a purchase nearer",
+        json_schema_extra=_of("seqknn", TRANSITIONS),
     )
     backward: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="seqknn: weight of a pair in the other direction",
-        json_schema_extra=_of("seqknn"),
+        description="seqknn, transitions: weight of a pair in the other direction",
+        json_schema_extra=_of("seqknn", TRANSITIONS),
     )
     from_power: float = Field(
         0.3,
         ge=0,
         le=1,
-        description="seqknn: pairs are divided by this power of the purchases of the item that "
-        "speaks",
-        json_schema_extra=_of("seqknn"),
+        description="seqknn, transitions: pairs are divided by this power of the purchases of the "
+        "item that speaks",
+        json_schema_extra=_of("seqknn", TRANSITIONS),
     )
     to_power: float = Field(
         0.3,
         ge=0,
         le=1,
-        description="seqknn: and by this power of those of the item that it speaks for",
-        json_schema_extra=_of("seqknn"),
+        description="seqknn, transitions: and by this power of those of the item that it speaks "
+        "for",
+        json_schema_extra=_of("seqknn", TRANSITIONS),
     )
     ease_l2: float = Field(
         100.0,
@@ -270,6 +282,11 @@ class Model(Section):
             raise ValueError(f"there is no such model: use one of {', '.join(MODELS)}")
         return value
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is RUM with counted transitions."""
+        return self.name == "rum" and self.level == "item" and self.transitions
+
     def used(self) -> dict[str, Any]:
         """The settings that mean something to the model chosen."""
         return {name: value for name, value in self if name not in self._others()}
@@ -281,10 +298,11 @@ class Model(Section):
 
     def _others(self) -> list[str]:
         found = []
+        chosen = {self.name, TRANSITIONS} if self.counts else {self.name}
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra
             models = extra.get("models") if isinstance(extra, dict) else None
-            if isinstance(models, list) and self.name not in models:
+            if isinstance(models, list) and chosen.isdisjoint(models):
                 found.append(name)
         return found
 

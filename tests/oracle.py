@@ -65,6 +65,20 @@ def attention(
     return read_feature(q_i, np.asarray(tensors["feature"], dtype=np.float64), config["beta"])
 
 
+def counted(
+    tensors: Tensors, config: dict[str, Any], item: int, history: Sequence[int]
+) -> np.ndarray:
+    """What each slot (S,), oldest first, says for an item by counted transitions."""
+    t = {name: tensors[f"transitions.{name}"] for name in ("indptr", "indices", "weights")}
+    slots = list(history)[-config["slots"] :]
+    parts = np.zeros(len(slots))
+    for s, j in enumerate(slots):
+        for at in range(t["indptr"][j], t["indptr"][j + 1]):
+            if t["indices"][at] == item:
+                parts[s] = config["decay"] ** (len(slots) - 1 - s) * float(t["weights"][at])
+    return parts
+
+
 def score_user(
     tensors: Tensors, config: dict[str, Any], user_row: int | None, history: Sequence[int]
 ) -> np.ndarray:
@@ -86,7 +100,24 @@ def score_user(
         scores[i] = p_u @ q[i]
         if config.get("item_bias"):
             scores[i] += float(tensors["item_bias"][i])
+        if config.get("transitions"):
+            log_g, h = (float(value) for value in tensors["mixture"])
+            s_ui = counted(tensors, config, i, history).sum()
+            scores[i] = np.log(np.exp(log_g) * s_ui + np.exp(h + scores[i]))
     return scores
+
+
+def reasons(
+    tensors: Tensors, config: dict[str, Any], item: int, history: Sequence[int], score: float
+) -> np.ndarray:
+    """The part of each slot (S,) in an item: attention z, mixed with what was counted."""
+    z = attention(tensors, config, item, history)
+    if config.get("transitions"):
+        parts = counted(tensors, config, item, history)
+        share = np.exp(float(tensors["mixture"][0]) - score) * parts.sum()
+        if share > 0:
+            return np.asarray((1 - share) * z + share * parts / parts.sum())
+    return z
 
 
 def top_n(

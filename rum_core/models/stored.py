@@ -23,6 +23,7 @@ _AFFINE = {
 }
 _LAYERS = dict.fromkeys(("query", "key", "value", "inner", "outer"), "YDD")
 _NEIGHBOURS = {"indptr": "P", "indices": "N", "weights": "N", "item_bias": "I"}
+_COUNTED = {f"transitions.{name}": _NEIGHBOURS[name] for name in ("indptr", "indices", "weights")}
 _TYPES = {"indptr": np.int64, "indices": np.int32}  # of the others: float32
 
 SHAPES: dict[str, dict[str, str]] = {
@@ -59,6 +60,8 @@ def check_stored(config: dict[str, Any], tensors: Tensors, items: int, users: in
     settings = _settings(name, config)
     sizes = {"I": items, "U": users}
     shapes = SHAPES[f"rum {settings.level}" if name == "rum" else name]
+    if settings.counts:
+        shapes = {**shapes, **_COUNTED, "mixture": "G"}
     optional = {"item_bias": "I"} if "item" in shapes else {}
     for tensor, shape in {**shapes, **optional}.items():
         if tensor in tensors:
@@ -71,15 +74,23 @@ def check_stored(config: dict[str, Any], tensors: Tensors, items: int, users: in
             raise DamagedError(f"its tensors have {key} {sizes[letter]}, its config {config[key]}")
     if "Y" in sizes and sizes["Z"] != 2 * sizes["Y"] + 1:
         raise DamagedError("it has more or fewer norms than its layers need")
-    if "indptr" in tensors:
-        _check_rows(tensors["indptr"], tensors["indices"], items)
+    if sizes.get("G", 2) != 2:
+        raise DamagedError(f"tensor mixture has {sizes['G']} numbers, not 2")
+    for prefix in ("", "transitions."):
+        if f"{prefix}indptr" in shapes:
+            _check_rows(tensors[f"{prefix}indptr"], tensors[f"{prefix}indices"], items)
+    if settings.counts and (tensors["transitions.weights"] < 0).any():
+        raise DamagedError("tensor transitions.weights has numbers below 0")
 
 
 def _settings(name: str, config: dict[str, Any]) -> Model:
     lost = [key for key in NEEDED.get(name, ()) if key not in config]
     if lost:
         raise DamagedError(f"its config names no {lost[0]}")
+    if config.get("transitions") and "decay" not in config:
+        raise DamagedError("its config names no decay")
     given = {key: config[key] for key in Model.model_fields if key in config and key != "name"}
+    given.setdefault("transitions", False)
     try:
         return Model.model_validate({**given, "name": name})
     except ValidationError as error:
@@ -89,7 +100,7 @@ def _settings(name: str, config: dict[str, Any]) -> Model:
 
 
 def _check_tensor(name: str, tensor: np.ndarray, shape: str, sizes: dict[str, int]) -> None:
-    if tensor.dtype != _TYPES.get(name, np.float32):
+    if tensor.dtype != _TYPES.get(name.removeprefix("transitions."), np.float32):
         raise DamagedError(f"tensor {name} is {tensor.dtype}")
     if tensor.ndim != len(shape):
         raise DamagedError(f"tensor {name} has {tensor.ndim} dimensions, not {len(shape)}")

@@ -3,7 +3,8 @@
 exp(beta q_i . q_j) depends on the two items alone. For a tile of candidates i the rows
 E_j = exp(...) and E_j * W_j, W = q_j . q_i, are made once for all items j in the block's memories;
 a user's attention read is then a sum of his K rows of E * W over the sum of his rows of E. U users,
-K slots, D dimensions, T candidates a tile. Beside it: `reference.py`.
+K slots, D dimensions, T candidates a tile. Counted transitions (`counted.py`) are mixed in where a
+memory has some: score = log(g s + e^(h + y)) of the learned y. Beside it: `reference.py`.
 """
 
 import math
@@ -13,6 +14,7 @@ import numpy as np
 from numba import njit, prange
 
 from rum_core.ranking.block import Block
+from rum_core.ranking.counted import Counted, Sums, mixed, nothing, value_of
 from rum_core.ranking.select import LARGEST, ROUNDING, empty_heaps, exact_top, offer
 from rum_core.store.checkpoint import SavedModel
 
@@ -24,9 +26,10 @@ LOWEST = 1e-26  # below it a sum of exps has lost terms: the pair is scored in f
 class ItemLevel:
     """A model's tables in both precisions; made once, ranks any number of blocks."""
 
-    block_users = 16_384
-
     def __init__(self, model: SavedModel) -> None:
+        self.counted = Counted(model) if model.config.get("transitions") else None
+        self.block_users = 2048 if self.counted else 16_384
+        self.shift = self.counted.shift if self.counted else 0.0  # h
         self.q = np.ascontiguousarray(model.tensors["item"], dtype=np.float32)
         self.p = np.ascontiguousarray(model.tensors["user"], dtype=np.float32)
         self.q64 = self.q.astype(np.float64)
@@ -43,7 +46,7 @@ class ItemLevel:
         """Items (U, N), scores (U, N), the purchases (U, N, B) with the most attention, and it."""
         memory = _Memory(self, block)
         items, scores = exact_top(memory, block, self.tie_rank, top_n)
-        return items, scores, *memory.because(items, because)
+        return items, scores, *memory.because(items, scores, because)
 
 
 class _Memory:
@@ -57,6 +60,8 @@ class _Memory:
         self.slots, self.offsets = memory.items, memory.offsets
         self.p = np.where((block.rows >= 0)[:, None], model.p[block.rows], np.float32(0))  # (U, D)
         self.p64 = self.p.astype(np.float64)
+        counted = model.counted
+        self.sums: Sums = counted.sums(self.slots, self.offsets) if counted else nothing(len(block))
 
     def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m, block = self.model, self.block
@@ -67,6 +72,7 @@ class _Memory:
         held, row = np.unique(self.slots, return_inverse=True)
         q_held = m.q[held]  # (R, D)
         exps = np.zeros((len(held), 2, TILE), np.float32)
+        next_sum = self.sums.start.copy()
         for start in range(0, len(block.candidates), TILE):
             tile = block.candidates[start : start + TILE]
             q = np.ascontiguousarray(m.q[tile].T)  # (D, T)
@@ -83,6 +89,7 @@ class _Memory:
                 m.bias[tile],
                 (self.p64, m.q64, self.slots, m.alpha, m.beta),
                 (block.seen, block.seen_offsets),
+                (next_sum, self.sums.stop, self.sums.items, self.sums.values, m.shift),
                 scores,
                 items,
             )
@@ -105,22 +112,39 @@ class _Memory:
             relative = np.expm1(exponent) + (m.slots + 16) * ROUNDING
         read = w * (1.25 * gamma + 2.5 * relative)
         bias = np.abs(m.bias).max(initial=0)
-        bound = base * gamma + m.alpha * read + 8 * ROUNDING * (base + m.alpha * w + bias) + 1e-30
-        too_large = np.maximum(base + m.alpha * w + bias, m.beta * w) > LARGEST
+        largest_y = base + m.alpha * w + bias
+        if m.counted:  # log(g s + e^(h + y)) moves no more than y does, and is rounded once more
+            sums = self.sums.values[np.isfinite(self.sums.values)]
+            largest_y = largest_y + abs(m.shift) + np.abs(sums).max(initial=0) + 1
+        bound = base * gamma + m.alpha * read + 8 * ROUNDING * largest_y + 1e-30
+        too_large = np.maximum(largest_y, m.beta * w) > LARGEST
         return np.where(too_large | (relative > 0.1), np.inf, bound)
 
     def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         m = self.model
+        memory = (self.slots, self.offsets)
+        sums = (*self.sums, m.shift)
         return np.asarray(
-            _exact(users, items, self.p64, m.q64, m.bias, self.slots, self.offsets, m.alpha, m.beta)
+            _exact(users, items, self.p64, m.q64, m.bias, memory, sums, m.alpha, m.beta)
         )
 
-    def because(self, items: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """Distinct purchases with the largest attention z (summed over their slots), ties by the
-        more recent: items (U, N, B) int32, -1 where there are no more, and weights float32."""
+    def because(
+        self, items: np.ndarray, scores: np.ndarray, most: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Distinct purchases with the largest attention (summed over their slots), ties by the more
+        recent: items (U, N, B) int32, -1 where there are no more, and weights float32.
+
+        The attention is z; where transitions count, (1 - l) z + l c / sum c, with l = g s / e^score
+        the share of what was counted in the score.
+        """
         m = self.model
-        items, weights = _because(items, m.q64, self.slots, self.offsets, m.beta, most)
-        return items, weights
+        memory = (self.slots, self.offsets)
+        z = np.zeros((*items.shape, np.diff(self.offsets).max()))
+        _attention(z, items, m.q64, memory, m.beta)
+        if m.counted:
+            m.counted.blend(z, items, scores, memory, self.sums)
+        chosen, weights = _largest(z, memory, most)
+        return chosen, weights
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
@@ -164,12 +188,14 @@ def _fold(
     bias: Any,
     pair: Any,
     barred: Any,
+    counted: Any,
     heap_scores: Any,
     heap_items: Any,
 ) -> None:
     """Score a tile (T,) for all users and offer it to their heaps. base (U, T) is p* . q."""
     p64, q64, slots, alpha64, beta64 = pair
     seen, seen_offsets = barred
+    next_sum, last_sum, sum_items, sum_values, shift = counted
     users, width = len(offsets) - 1, len(tile)
     for run in prange((users + RUN - 1) // RUN):
         over = np.empty(TILE, np.float32)
@@ -195,6 +221,15 @@ def _fold(
                         over[t] = bias[t] + _direct(
                             p64[u], q64, slots[start:stop], tile[t], alpha64, beta64, z
                         )
+            for t in range(width if shift else 0):
+                over[t] += np.float32(shift)
+            t = 0
+            while next_sum[u] < last_sum[u] and sum_items[next_sum[u]] <= tile[-1]:
+                while tile[t] < sum_items[next_sum[u]]:
+                    t += 1
+                if tile[t] == sum_items[next_sum[u]]:
+                    over[t] = mixed(sum_values[next_sum[u]], over[t])
+                next_sum[u] += 1
             offer(
                 over[:width],
                 tile,
@@ -243,16 +278,18 @@ def _exact(
     p: Any,
     q: Any,
     bias: Any,
-    slots: Any,
-    offsets: Any,
+    memory: Any,
+    sums: Any,
     alpha: float,
     beta: float,
 ) -> Any:
     """Scores (n, m) float64 of items (n, m) for users (n,), each sum in the order of its index."""
+    slots, offsets = memory
+    first_sum, last_sum, sum_items, sum_values, shift = sums
     scores = np.empty(items.shape)
     for n in prange(len(users)):
         u = users[n]
-        memory, filled = _gather(q, slots, offsets[u], offsets[u + 1])
+        held, filled = _gather(q, slots, offsets[u], offsets[u + 1])
         w = np.empty(filled)
         for c in range(items.shape[1]):
             i = items[n, c]
@@ -262,8 +299,10 @@ def _exact(
                 for d in range(q.shape[1]):
                     base += p[u, d] * q[i, d]
                     for s in range(filled):
-                        w[s] += q[i, d] * memory[d, s]
-                scores[n, c] = base + alpha * _read(w, beta) + bias[i]
+                        w[s] += q[i, d] * held[d, s]
+                learned = base + alpha * _read(w, beta) + bias[i] + shift
+                counted = value_of(sum_items, sum_values, first_sum[u], last_sum[u], i)
+                scores[n, c] = mixed(counted, learned)
     return scores
 
 
@@ -278,31 +317,42 @@ def _gather(q: Any, slots: Any, start: int, stop: int) -> Any:
 
 
 @njit(cache=True, parallel=True)
-def _because(items: Any, q: Any, slots: Any, offsets: Any, beta: float, most: int) -> Any:
-    chosen = np.full((items.shape[0], items.shape[1], most), -1, np.int32)
-    weights = np.zeros((items.shape[0], items.shape[1], most), np.float32)
+def _attention(z: Any, items: Any, q: Any, memory: Any, beta: float) -> None:
+    """z (U, N, K), zeros, of the items of each list over its user's slots, oldest first."""
+    slots, offsets = memory
     for u in prange(items.shape[0]):
-        memory, filled = _gather(q, slots, offsets[u], offsets[u + 1])
-        z = np.empty(filled)
+        held, filled = _gather(q, slots, offsets[u], offsets[u + 1])
         for n in range(items.shape[1]):
-            z[:] = 0.0
+            w = z[u, n, :filled]
             for d in range(q.shape[1]):
                 for s in range(filled):
-                    z[s] += q[items[u, n], d] * memory[d, s]
-            _read(z, beta)
+                    w[s] += q[items[u, n], d] * held[d, s]
+            _read(w, beta)
+
+
+@njit(cache=True, parallel=True)
+def _largest(z: Any, memory: Any, most: int) -> Any:
+    """Of attention z (U, N, K) the `most` distinct purchases with the largest."""
+    slots, offsets = memory
+    chosen = np.full((z.shape[0], z.shape[1], most), -1, np.int32)
+    weights = np.zeros((z.shape[0], z.shape[1], most), np.float32)
+    for u in prange(z.shape[0]):
+        mine = slots[offsets[u] : offsets[u + 1]]
+        for n in range(z.shape[1]):
+            w = z[u, n, : len(mine)]
             # an item bought twice holds two slots: its newest one takes the attention of all
-            for s in range(filled - 1, -1, -1):
-                for older in range(s if z[s] >= 0 else 0):
-                    if slots[offsets[u] + older] == slots[offsets[u] + s]:
-                        z[s] += z[older]
-                        z[older] = -1.0
-            for b in range(min(most, filled)):
+            for s in range(len(mine) - 1, -1, -1):
+                for older in range(s if w[s] >= 0 else 0):
+                    if mine[older] == mine[s]:
+                        w[s] += w[older]
+                        w[older] = -1.0
+            for b in range(min(most, len(mine))):
                 newest = -1
-                for s in range(filled - 1, -1, -1):
-                    if z[s] >= 0 and (newest < 0 or np.float32(z[s]) > np.float32(z[newest])):
+                for s in range(len(mine) - 1, -1, -1):
+                    if w[s] >= 0 and (newest < 0 or np.float32(w[s]) > np.float32(w[newest])):
                         newest = s
                 if newest >= 0:
-                    chosen[u, n, b] = slots[offsets[u] + newest]
-                    weights[u, n, b] = z[newest]
-                    z[newest] = -1.0
+                    chosen[u, n, b] = mine[newest]
+                    weights[u, n, b] = w[newest]
+                    w[newest] = -1.0
     return chosen, weights

@@ -47,6 +47,11 @@ def rum_scores(model: SavedModel, p: np.ndarray, history: np.ndarray) -> np.ndar
     return np.asarray((p_u * q).sum(axis=1))
 
 
+def counted_parts(model: SavedModel, history: np.ndarray) -> np.ndarray:
+    """decay^age c_ki of item-level RUM's transitions (S, I), newest slot first."""
+    return _parts(model, history[-model.config["slots"] :], "transitions.")
+
+
 def mf_scores(model: SavedModel, p: np.ndarray, history: np.ndarray) -> np.ndarray:
     """p_u . q_i."""
     return np.asarray(model.tensors["item"].astype(np.float64) @ p)
@@ -92,7 +97,12 @@ def sasrec_scores(model: SavedModel, p: np.ndarray, history: np.ndarray) -> np.n
 
 def parts(model: SavedModel, history: np.ndarray) -> np.ndarray:
     """What each purchase, newest first, adds to the score of each item (L, I)."""
-    t, items = model.tensors, len(model.catalog)
+    return _parts(model, history, "")
+
+
+def _parts(model: SavedModel, history: np.ndarray, prefix: str) -> np.ndarray:
+    t = {name.removeprefix(prefix): tensor for name, tensor in model.tensors.items()}
+    items = len(model.catalog)
     rows = np.zeros((len(history), items))
     for age, i in enumerate(history[::-1]):
         at = slice(t["indptr"][i], t["indptr"][i + 1])
@@ -123,7 +133,13 @@ def scores(model: SavedModel, row: int, history: np.ndarray) -> np.ndarray:
     user = model.tensors.get("user", np.zeros((0, 0)))  # a model may have no table of users
     p = user[row].astype(np.float64) if 0 <= row < len(user) else np.zeros(user.shape[1])
     values = SCORES[model.config["model"]](model, p, history)
-    return np.asarray(values + model.tensors.get("item_bias", 0.0), dtype=np.float32)
+    values = values + model.tensors.get("item_bias", 0.0)
+    if model.config.get("transitions"):  # log(g s_ui + e^(h + y_ui))
+        gain, shift = model.tensors["mixture"].astype(np.float64)
+        with np.errstate(divide="ignore"):
+            counted = gain + np.log(counted_parts(model, history).sum(axis=0))
+        values = np.logaddexp(counted, shift + values)
+    return np.asarray(values, dtype=np.float32)
 
 
 def rank(
@@ -169,6 +185,8 @@ def _explain(
     else:
         slots = history[-model.config["slots"] :]
         given = attention(model, model.tensors["item"][slots].astype(np.float64)).T
+    if model.config.get("transitions"):
+        given = _with_counted(model, given, ranking, user, history)
     newest = {j: s for s, j in enumerate(slots)}
     for n, i in enumerate(ranking.items[user]):
         weight = {j: given[slots == j, i].sum() for j in newest}
@@ -179,3 +197,17 @@ def _explain(
         first = sorted(weight, key=lambda j: (-weight[j], -newest[j]))[:because]
         ranking.because_items[user, n, : len(first)] = first
         ranking.because_weights[user, n, : len(first)] = [weight[j] for j in first]
+
+
+def _with_counted(
+    model: SavedModel, z: np.ndarray, ranking: Ranking, user: int, history: np.ndarray
+) -> np.ndarray:
+    """Attention (S, I) of the items of a list: (1 - l) z + l c / sum c, l = g s / e^score."""
+    parts, mixed = counted_parts(model, history)[::-1], z.copy()
+    gain = float(model.tensors["mixture"][0])
+    for n, i in enumerate(ranking.items[user]):
+        total = parts[:, i].sum()
+        share = np.exp(gain - float(ranking.scores[user, n])) * total
+        if share > 0:
+            mixed[:, i] = (1 - share) * z[:, i] + share * parts[:, i] / total
+    return mixed

@@ -6,7 +6,7 @@ evaluated model on the training part for that many; "all" the served one on all 
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from rum_core.models.registry import made_by
 from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel
 from rum_core.training.batches import epoch_batches, make_batch, stream
+from rum_core.training.counted import Counted
 from rum_core.training.optimizers import Optimizers
 from rum_core.training.sampling import Bought
 from rum_core.training.step import Worker, step
@@ -55,6 +56,7 @@ class State:
     progress: Progress
     model: Network
     optimizers: Optimizers
+    fixed: dict[str, np.ndarray] = field(default_factory=dict)  # tensors that are not learned
 
     def shared(self) -> dict[str, Tensor]:
         """What every worker holds alike: parameters, and `name/key` of their optimizer."""
@@ -75,7 +77,7 @@ class State:
             worker.all_reduce(user)
             tables["user"] = user
         tensors = _cpu(tables)
-        return {name: tensor.numpy() for name, tensor in tensors.items()}
+        return {**self.fixed, **{name: tensor.numpy() for name, tensor in tensors.items()}}
 
 
 @dataclass(frozen=True)
@@ -174,12 +176,14 @@ def _phase(
     phase, train = progress.phase, settings.train
     part = histories.part(PARTS[phase], settings.history.train_fraction)
     bought = Bought.of(part, len(catalog))
+    counted = _counted(settings, part, catalog)
+    fixed = counted.tensors() if counted else {}
     while not progress.finished:
-        loss = _epoch(settings, part, bought, worker, model, optimizers, progress)
+        loss = _epoch(settings, part, bought, counted, worker, model, optimizers, progress)
         epoch = progress.epoch + 1
         progress = replace(progress, epoch=epoch, loss=loss)
         if phase == "select":
-            saved = _saved(settings, histories, catalog, worker, model)
+            saved = _saved(settings, histories, catalog, worker, model, fixed)
             ndcg = validate(settings, saved, histories, worker)
             validation = (*progress.validation, ndcg)
             best = int(np.argmax(validation)) + 1
@@ -188,13 +192,21 @@ def _phase(
         else:
             progress = replace(progress, finished=epoch == progress.epochs)
         log.info("%s epoch %d: loss %.4f a purchase", phase, epoch, loss)
-        yield State(progress, model, optimizers)
+        yield State(progress, model, optimizers, fixed)
+
+
+def _counted(settings: Settings, part: Histories, catalog: Catalog) -> Counted | None:
+    if not settings.model.counts:
+        return None
+    purchases = np.bincount(part.items, minlength=len(catalog))
+    return Counted.of(part, Catalog(catalog.ids, purchases, catalog.hashes), settings)
 
 
 def _epoch(
     settings: Settings,
     part: Histories,
     bought: Bought,
+    counted: Counted | None,
     worker: Worker,
     model: Network,
     optimizers: Optimizers,
@@ -206,7 +218,7 @@ def _epoch(
         rng = stream(train.seed, *key, number)
         share = (worker.rank, worker.world)
         batch = make_batch(part, bought, users, train, settings.model.dim, rng, *share)
-        losses += step(settings, batch, worker, model, optimizers)
+        losses += step(settings, batch, worker, model, optimizers, counted)
     finite = all(bool(torch.isfinite(p).all()) for p in model.parameters())
     amiss = torch.tensor([not finite], dtype=torch.float64, device=worker.device)
     worker.all_reduce(amiss)
@@ -220,14 +232,19 @@ def _epoch(
 
 
 def _saved(
-    settings: Settings, histories: Histories, catalog: Catalog, worker: Worker, model: Network
+    settings: Settings,
+    histories: Histories,
+    catalog: Catalog,
+    worker: Worker,
+    model: Network,
+    fixed: dict[str, np.ndarray],
 ) -> SavedModel:
     """The model as it is ranked by, with the rows of this worker's users."""
     tensors = _cpu(dict(model.named_parameters()))
     return SavedModel(
         "validated",
         config_of(settings),
-        {name: tensor.numpy() for name, tensor in tensors.items()},
+        {**fixed, **{name: tensor.numpy() for name, tensor in tensors.items()}},
         catalog,
         histories.take(worker.users(len(histories))).user_ids,
         {},

@@ -16,8 +16,10 @@ from torch.nn.functional import embedding
 
 from rum_core.models.network import Network, Rows
 from rum_core.models.noise import Noise
+from rum_core.models.rum import Rum
 from rum_core.settings import Settings
 from rum_core.training.batches import Batch, Piece, pieces
+from rum_core.training.counted import Counted
 from rum_core.training.losses import LOSSES
 from rum_core.training.optimizers import Optimizers
 
@@ -39,7 +41,12 @@ class Worker:
 
 
 def step(
-    settings: Settings, batch: Batch, worker: Worker, model: Network, optimizers: Optimizers
+    settings: Settings,
+    batch: Batch,
+    worker: Worker,
+    model: Network,
+    optimizers: Optimizers,
+    counted: Counted | None = None,
 ) -> Tensor:
     """One step of all workers; the sum of the losses of the batch's purchases ()."""
     train, device = settings.train, worker.device
@@ -61,7 +68,8 @@ def step(
         M = None
         for piece in group:
             mine = None if p is None else p[piece.users]
-            value, M = _piece_loss(settings, model, used, mine, piece, M, noise)
+            s = None if counted is None else counted.read(batch, piece)
+            value, M = _piece_loss(settings, model, used, mine, piece, M, noise, s)
             value.backward()  # type: ignore[no-untyped-call]
             M = None if M is None else M.detach()
             loss += value.detach()
@@ -94,6 +102,7 @@ def _piece_loss(
     piece: Piece,
     M: Tensor | None,
     noise: Noise,
+    s: np.ndarray | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Sum of the losses of a piece's targets, and the memory after it."""
     tokens, real, negatives, counts = (
@@ -106,6 +115,12 @@ def _piece_loss(
         b = rows["item_bias"][:, None]
         positive = positive + embedding(tokens, b)[..., 0]
         negative = negative + embedding(negatives, b)[..., 0]
+    if s is not None:
+        assert isinstance(model, Rum)
+        sums = torch.from_numpy(s).to(positive)  # (B, L, R)
+        of_negatives = sums[..., negatives] if negatives.dim() == 1 else sums.gather(2, negatives)
+        positive = model.mixed(positive, sums.gather(2, tokens[..., None])[..., 0])
+        negative = model.mixed(negative, of_negatives)
     values = LOSSES[settings.train.loss](positive, negative, counts)
     return torch.where(real, values, 0.0)[:, piece.context :].sum(), M
 

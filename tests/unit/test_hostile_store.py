@@ -65,23 +65,30 @@ def model_of(name: str, level: str = "item") -> SavedModel:
         norms = dict.fromkeys(("norm_scale", "norm_shift"), (2 * Y + 1, D))
         shapes |= {"position": (W, D), **weights, **rows, **norms}
     tensors = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+    weights_of_items = {
+        "indptr": np.arange(0, 2 * ITEMS + 1, 2),
+        "indices": (np.arange(2 * ITEMS) * 5 % ITEMS).astype(np.int32),
+        "weights": rng.random(2 * ITEMS, dtype=np.float32),
+    }
     if name == "itemknn":
-        tensors = {
-            "indptr": np.arange(0, 2 * ITEMS + 1, 2),
-            "indices": (np.arange(2 * ITEMS) * 5 % ITEMS).astype(np.int32),
-            "weights": rng.random(2 * ITEMS, dtype=np.float32),
-            "item_bias": tensors["item_bias"],
-        }
+        tensors = {**weights_of_items, "item_bias": tensors["item_bias"]}
+    counts = level == "counted"
+    if counts:
+        level = "item"
+        tensors |= {f"transitions.{n}": tensor for n, tensor in weights_of_items.items()}
+        tensors["mixture"] = np.array([0.5, -1], np.float32)
     if name == "popular":
         tensors = {}
     config = {"model": name, "level": level, "dim": D, "slots": K, "window": W, "layers": Y}
     config |= {"alpha": 1.0, "beta": 1.0, "decay": 0.9, "item_bias": True}
+    config["transitions"] = counts
     return SavedModel("m", config, tensors, CATALOG, IDS, {})
 
 
 KINDS = [
     ("rum", "item"),
     ("rum", "feature"),
+    ("rum", "counted"),
     *((n, "item") for n in ("mf", "fpmc", "dream", "sasrec", "itemknn", "popular")),
 ]
 

@@ -16,7 +16,7 @@ from rum_core.ranking.ranking import Ranker, RankError, Ranking, rank
 from rum_core.store.checkpoint import SavedModel
 from tests import oracle
 
-LEVELS = ["item", "feature"]
+LEVELS = ["item", "feature", "counted"]  # the last: item level with transitions
 quick = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
@@ -48,12 +48,31 @@ def a_model(
     tensors["item"][(fate >= alike) & (fate < 1.5 * alike)] = 0
     if bias:
         tensors["item_bias"][fate < 1.5 * alike] = 0.25
+    counts = level == "counted"
+    if counts:
+        tensors |= some_transitions(rng, items)
+        level = "item"
     ids = pa.array([f"item {i}" for i in range(items)])
     config = {"model": "rum", "level": level, "dim": dim, "slots": slots, "alpha": 0.7}
-    config |= {"beta": beta, "item_bias": bias}
+    config |= {"beta": beta, "item_bias": bias, "transitions": counts, "decay": 0.7}
     user_ids = pa.array([f"user {u}" for u in range(users)])
     purchases = rng.integers(0, 4, items)
     return SavedModel("m", config, tensors, Catalog.from_ids(ids, purchases), user_ids, {})
+
+
+def some_transitions(rng: np.random.Generator, items: int) -> dict[str, np.ndarray]:
+    """Rows of none to many items, in no order, many of one weight; some follow nothing."""
+    rows = [
+        rng.choice(items, rng.integers(0, items // 2) * (rng.random() < 0.7), replace=False)
+        for _ in range(items)
+    ]
+    weights = rng.choice([0.25, 1.0, 3e-3], sum(map(len, rows))).astype(np.float32)
+    return {
+        "transitions.indptr": np.cumsum([0, *map(len, rows)]),
+        "transitions.indices": np.concatenate(rows).astype(np.int32),
+        "transitions.weights": weights,
+        "mixture": np.array([0.4, -1.1], np.float32),
+    }
 
 
 def some_histories(rng: np.random.Generator, users: int, items: int, longest: int) -> Histories:
@@ -130,7 +149,7 @@ def test_lists_and_weights_equal_the_oracle(level: str, alike: float) -> None:
             assert (ranking.because_items[u] == -1).all()
             continue
         for n, item in enumerate(expected):
-            z = oracle.attention(model.tensors, model.config, item, history)
+            z = oracle.reasons(model.tensors, model.config, item, history, scores[item])
             weight: dict[int, float] = {}
             for slot, z_k in zip(history[-4:], z, strict=True):
                 weight[slot] = weight.get(slot, 0.0) + z_k

@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from rum_core import settings as s
+from rum_core.data.catalog import Catalog
 from rum_core.models import network
 from rum_core.models.rum import Rum
 from rum_core.training import step as step_module
 from rum_core.training.batches import Batch, epoch_batches, make_batch, pieces, stream
+from rum_core.training.counted import Counted
 from rum_core.training.optimizers import Optimizers
 from rum_core.training.sampling import Bought
 from rum_core.training.step import Worker, step
-from tests.oracle import histories_of
+from tests.oracle import catalog_of, histories_of
 
 ITEMS, D, K = 12, 3, 2
 rng = np.random.default_rng(5)
@@ -29,10 +31,16 @@ HISTORIES = histories_of(BOUGHT)
 TABLE = Bought.of(HISTORIES, ITEMS)
 
 
+COUNTING = {"gap": 3, "gap_decay": 0.6, "backward": 0.3, "from_power": 0.4, "to_power": 0.2}
+
+
 def settings_of(level: str, loss: str, **train: Any) -> s.Settings:
+    """`level` may be "counted": item level with transitions."""
     values = {"negatives": 4, "optimizer": "sgd", "learning_rate": 1.0, "dropout": 0.0, **train}
+    more = {"transitions": True, "decay": 0.8, **COUNTING} if level == "counted" else {}
+    level = level if level == "feature" else "item"
     return s.Settings(
-        model=s.Model(level=level, dim=D, slots=K, alpha=0.7, beta=1.3, init_std=0.7),
+        model=s.Model(level=level, dim=D, slots=K, alpha=0.7, beta=1.3, init_std=0.7, **more),
         train=s.Train(loss=loss, **values),
     )
 
@@ -56,6 +64,27 @@ def losses(positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
     }
 
 
+def left_out(user: int) -> np.ndarray:
+    """Transitions (I, I) counted from all customers but this one."""
+    others = [one for other, one in enumerate(BOUGHT) if other != user]
+    n = np.maximum(np.bincount([i for one in others for i in one], minlength=ITEMS), 1)
+    pairs = np.zeros((ITEMS, ITEMS))
+    for one in others:
+        for t, i in enumerate(one):
+            for apart, j in enumerate(one[t + 1 : t + 1 + COUNTING["gap"]]):
+                if i != j:
+                    pairs[i, j] += COUNTING["gap_decay"] ** apart
+                    pairs[j, i] += COUNTING["backward"] * COUNTING["gap_decay"] ** apart
+    powers = n[:, None] ** COUNTING["from_power"] * n ** COUNTING["to_power"]
+    return np.asarray(pairs / powers)
+
+
+def counted_of(chosen: s.Settings) -> Counted | None:
+    n = np.bincount(HISTORIES.items, minlength=ITEMS)
+    known = Catalog.from_ids(catalog_of(ITEMS).ids, n)
+    return Counted.of(HISTORIES, known, chosen) if chosen.model.transitions else None
+
+
 def plain_loss(chosen: s.Settings, batch: Batch, model: Rum) -> Tensor:
     """Sum over users and purchases, one at a time, eq 1-14; M is cut off every `bptt` WRITEs."""
     alpha, beta = chosen.model.alpha, chosen.model.beta
@@ -63,16 +92,25 @@ def plain_loss(chosen: s.Settings, batch: Batch, model: Rum) -> Tensor:
     q, b = model.item[batch.rows] * keep, model.item_bias[batch.rows]
     total = torch.zeros((), dtype=torch.float64)
 
-    def score(user: int, i: int, slots: Tensor, keys: Tensor) -> Tensor:
+    def score(user: int, i: int, slots: Tensor, keys: Tensor, before: list[int]) -> Tensor:
         z = torch.softmax(beta * keys @ q[i], dim=0)
-        return (model.user[user] + alpha * z @ slots) @ q[i] + b[i]
+        y = (model.user[user] + alpha * z @ slots) @ q[i] + b[i]
+        if not chosen.model.transitions:
+            return y
+        found = sum(
+            chosen.model.decay**age * left_out(user)[j, batch.rows[i]]
+            for age, j in enumerate(batch.rows[before[::-1]])
+        )
+        g, h = model.mixture[0].exp(), model.mixture[1]
+        return torch.log(g * float(found) + torch.exp(h + y))
 
     for place, user in enumerate(batch.users):
         start, stop = batch.offsets[place], batch.offsets[place + 1]
         M = torch.zeros(K, D, dtype=torch.float64)
         for t, at in enumerate(range(start, stop)):
+            before = batch.tokens[max(start, at - K) : at]
             if chosen.model.level == "item":
-                slots = q[batch.tokens[max(start, at - K) : at]]
+                slots = q[before]
                 keys = slots
             else:
                 M = M.detach() if t % chosen.train.bptt == 0 else M
@@ -82,8 +120,8 @@ def plain_loss(chosen: s.Settings, batch: Batch, model: Rum) -> Tensor:
                 batch.counts[at if own else place]
             ]
             i = batch.tokens[at]
-            negative = [score(user, j, slots, keys) for j in negatives]
-            values = losses(score(user, i, slots, keys), torch.stack(negative))
+            negative = [score(user, j, slots, keys, before) for j in negatives]
+            values = losses(score(user, i, slots, keys, before), torch.stack(negative))
             total = total + values[chosen.train.loss]
             if chosen.model.level == "feature":
                 z = torch.softmax(beta * keys @ q[i], dim=0)[:, None]
@@ -101,7 +139,7 @@ def cuts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("cuts")
-@pytest.mark.parametrize("level", ["item", "feature"])
+@pytest.mark.parametrize("level", ["item", "feature", "counted"])
 @pytest.mark.parametrize("loss", ["bce", "bpr", "softmax"])
 @pytest.mark.parametrize("more", [{}, {"dropout": 0.4, "l2": 0.05, "bptt": 3}])
 def test_a_step_moves_by_the_gradient_of_the_plain_loop(
@@ -112,7 +150,8 @@ def test_a_step_moves_by_the_gradient_of_the_plain_loop(
     batch, plain, model = batch_of(chosen, users), model_of(chosen), model_of(chosen)
     value = plain_loss(chosen, batch, plain)
     value.backward()
-    said = step(chosen, batch, Worker(), model, Optimizers(model, chosen.train))
+    optimizers = Optimizers(model, chosen.train)
+    said = step(chosen, batch, Worker(), model, optimizers, counted_of(chosen))
     if not chosen.train.l2:  # what a step says is the loss without it
         assert said.item() == pytest.approx(value.item(), rel=1e-5)
     for (name, moved), before in zip(model.named_parameters(), plain.parameters(), strict=True):

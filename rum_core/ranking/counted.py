@@ -1,0 +1,133 @@
+"""The counted part of a READ: log g s_ui, s_ui = sum_k decay^age c_ki over a user's memory.
+
+Most items get nothing from it, so a block holds it sparsely: user u's are at[start[u] : stop[u]],
+items ascending, in float64 and summed from the newest slot on. U users, S slots.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit, prange
+
+from rum_core.store.checkpoint import SavedModel
+
+RUN = 64  # users that a thread takes at a time
+
+
+class Sums(NamedTuple):
+    """Of every user of a block: which items his memory speaks for, and log g s."""
+
+    start: np.ndarray  # (U,) int64
+    stop: np.ndarray  # (U,) int64
+    items: np.ndarray  # int32
+    values: np.ndarray  # float64
+
+
+class Counted:
+    """A model's transitions c, rows sorted by item, and how they are mixed in."""
+
+    def __init__(self, model: SavedModel) -> None:
+        t = {name: model.tensors[f"transitions.{name}"] for name in ("indptr", "indices")}
+        weights = model.tensors["transitions.weights"].astype(np.float64)
+        row = np.repeat(np.arange(len(t["indptr"]) - 1), np.diff(t["indptr"]))
+        order = np.lexsort((t["indices"], row))
+        self.rows = (t["indptr"], t["indices"][order], weights[order])
+        self.gain, self.shift = (float(value) for value in model.tensors["mixture"])
+        self.decay = float(model.config["decay"])
+
+    def sums(self, slots: np.ndarray, offsets: np.ndarray) -> Sums:
+        """Of the memories slots[offsets[u] : offsets[u + 1]], oldest first."""
+        lengths = np.diff(self.rows[0])[slots]
+        start = np.concatenate([[0], np.cumsum(lengths)])[offsets]
+        return Sums(*_sums(slots, offsets, start, self.rows, self.decay, self.gain))
+
+    def blend(
+        self,
+        z: np.ndarray,
+        items: np.ndarray,
+        scores: np.ndarray,
+        memory: tuple[np.ndarray, np.ndarray],
+        sums: Sums,
+    ) -> None:
+        """Turn attention z (U, N, K) of lists into (1 - l) z + l c / sum c, in place.
+
+        l = g s / e^score is the share of what was counted in a score; memory: slots and offsets.
+        """
+        _blend(z, items, scores, memory, sums, self.rows, self.decay)
+
+
+def nothing(users: int) -> Sums:
+    """Sums of a model without transitions."""
+    none = np.zeros(users, np.int64)
+    return Sums(none, none, np.zeros(0, np.int32), np.zeros(0))
+
+
+@njit(cache=True, parallel=True)
+def _sums(slots: Any, offsets: Any, start: Any, rows: Any, decay: float, gain: float) -> Any:
+    indptr, indices, weights = rows
+    users = len(offsets) - 1
+    stop = start[:-1].copy()
+    items = np.empty(start[-1], np.int32)
+    values = np.empty(start[-1])
+    for run in prange((users + RUN - 1) // RUN):
+        sums = np.zeros(len(indptr) - 1)
+        touched = np.zeros(len(indptr) - 1, np.bool_)
+        for u in range(run * RUN, min((run + 1) * RUN, users)):
+            weight = 1.0
+            at = start[u]
+            for s in range(offsets[u + 1] - 1, offsets[u] - 1, -1):
+                for n in range(indptr[slots[s]], indptr[slots[s] + 1]):
+                    i = indices[n]
+                    if not touched[i]:
+                        touched[i] = True
+                        items[at] = i
+                        at += 1
+                    sums[i] += weight * weights[n]
+                weight *= decay
+            items[start[u] : at].sort()
+            for n in range(start[u], at):
+                values[n] = gain + np.log(sums[items[n]])
+                sums[items[n]] = 0.0
+                touched[items[n]] = False
+            stop[u] = at
+    return start[:-1], stop, items, values
+
+
+@njit(cache=True)
+def value_of(
+    items: Any, values: Any, start: int, stop: int, wanted: int, missing: float = -np.inf
+) -> float:
+    """Of items[start:stop], ascending, the value of the wanted one: log g s, say."""
+    at = start + np.searchsorted(items[start:stop], wanted)
+    return float(values[at]) if at < stop and items[at] == wanted else missing
+
+
+@njit(cache=True, parallel=True)
+def _blend(
+    z: Any, items: Any, scores: Any, memory: Any, sums: Any, rows: Any, decay: float
+) -> None:
+    slots, offsets = memory
+    start, stop, of, values = sums
+    indptr, indices, weights = rows
+    for u in prange(len(items)):
+        mine = slots[offsets[u] : offsets[u + 1]]
+        parts = np.empty(len(mine))
+        for n in range(items.shape[1]):
+            i = items[u, n]
+            share = np.exp(value_of(of, values, start[u], stop[u], i) - scores[u, n])
+            weight, total = 1.0, 0.0
+            for s in range(len(mine) - 1, -1, -1):
+                first, last = indptr[mine[s]], indptr[mine[s] + 1]
+                parts[s] = weight * value_of(indices, weights, first, last, i, 0.0)
+                total += parts[s]
+                weight *= decay
+            if total > 0.0:
+                for s in range(len(mine)):
+                    z[u, n, s] = (1.0 - share) * z[u, n, s] + share * parts[s] / total
+
+
+@njit(cache=True)
+def mixed(counted: float, learned: float) -> float:
+    """log(e^counted + e^learned)."""
+    largest = max(counted, learned)
+    return float(largest + np.log1p(np.exp(min(counted, learned) - largest)))
