@@ -45,7 +45,7 @@ from rum_core.training.step import Worker
 log = logging.getLogger("rum")
 
 ABOUT = "Train the model when it is due."
-RECIPE_VERSION = 1  # of what a model is made by: another one makes another model of the same data
+RECIPE_VERSION = 2  # of what a model is made by: another one makes another model of the same data
 NO_MATTER = {"train": {"workers", "device", "every_days"}}  # to the numbers
 FAILURES = 3  # of a worker, before the job gives up
 # An epoch's report waits until Ray Train looks for it, every 2 seconds if it is not told otherwise.
@@ -99,6 +99,7 @@ def _recipe(settings: Settings) -> str:
     """What stands for all settings that a model depends on."""
     chosen = settings.model_dump(mode="json", include={"train", "history"}, exclude=NO_MATTER)
     chosen["model"] = settings.model.used()
+    chosen["exclude_seen"] = settings.recommend.exclude_seen  # what is a target
     top_n = settings.recommend.top_n if settings.train.patience else None  # validation's N
     return fingerprint([RECIPE_VERSION, chosen, top_n])
 

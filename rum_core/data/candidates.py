@@ -1,7 +1,8 @@
 """Tonight's candidate list: a parquet or CSV file of the item ids that may be recommended.
 
 A file with a column `item_id` or with one column only; a CSV may do without a header. Plain, or
-compressed by name (.gz, .zst, ...). Ids that the catalogue does not hold are left aside.
+compressed by name (.gz, .zst, ...). Ids that the catalogue does not hold are left aside. A small
+file may stand for much more: what it holds is read up to LARGEST.
 """
 
 import logging
@@ -20,6 +21,8 @@ from rum_core.store.layout import filesystem
 log = logging.getLogger(__name__)
 
 SHOWN = 60  # characters of a bad id that an error shows
+LARGEST = 256 << 20  # bytes of a list, unpacked; millions of ids
+ROWS = 65_536  # of parquet at a time
 
 
 class CandidatesError(RumError):
@@ -47,33 +50,70 @@ def read_ids(path: str) -> pa.ChunkedArray:
     try:
         fs, inner = filesystem(path)
         if inner.endswith((".parquet", ".pq")):
-            table = pq.read_table(inner, filesystem=fs, partitioning=None)
+            with fs.open_input_file(inner) as file:
+                ids = _read_parquet(file, where)
         else:
             with fs.open_input_stream(inner) as file:
-                table = _read_csv(file.read())
+                content = file.read(LARGEST + 1)
+            _refuse_larger(len(content), where)
+            ids = _read_csv(content, where)
     except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise CandidatesError(
             f"cannot read {where}: {one_line(error)}; give a parquet or CSV file of item ids"
         ) from None
-    if schema.ITEM_ID not in table.column_names and table.num_columns != 1:
-        names = ", ".join(table.column_names)[:200]
-        raise CandidatesError(
-            f"{where} has no column {schema.ITEM_ID} (it has {names}): rename the column of the ids"
-        )
-    name = schema.ITEM_ID if schema.ITEM_ID in table.column_names else table.column_names[0]
-    ids = table[name].drop_null()
+    ids = ids.drop_null()
     if len(ids) == 0:
         raise CandidatesError(f"{where} holds no ids: fill it, or unset recommend.candidates")
     return ids
 
 
-def _read_csv(content: bytes) -> pa.Table:
+def _column(names: list[str], where: str) -> str:
+    if schema.ITEM_ID in names:
+        return schema.ITEM_ID
+    if len(names) == 1:
+        return names[0]
+    raise CandidatesError(
+        f"{where} has no column {schema.ITEM_ID} (it has {', '.join(names)[:200]}): rename the "
+        "column of the ids"
+    )
+
+
+def _read_parquet(file: pa.NativeFile, where: str) -> pa.ChunkedArray:
+    """The distinct ids of each run of rows; text as a dictionary, in which each is there once."""
+    found = pq.read_schema(file)
+    name = _column(found.names, where)
+    kind = found.field(name).type
+    if pa.types.is_nested(kind):
+        raise CandidatesError(f"{where}: its column {name} holds {kind}, not item ids")
+    text = [name] if pa.types.is_string(kind) or pa.types.is_large_string(kind) else []
+    chunks, size = [], 0
+    for batch in pq.ParquetFile(file, read_dictionary=text).iter_batches(ROWS, columns=[name]):
+        ids = batch.column(0)
+        if pa.types.is_dictionary(ids.type):
+            ids = ids.dictionary.take(ids.indices.unique())
+        ids = ids.unique()
+        size += ids.nbytes
+        _refuse_larger(size, where)
+        chunks.append(ids)
+    return pa.chunked_array(chunks) if chunks else pa.chunked_array([pa.array([], kind)])
+
+
+def _refuse_larger(size: int, where: str) -> None:
+    if size > LARGEST:
+        raise CandidatesError(
+            f"{where} holds more than {LARGEST >> 20} MiB of ids: name those that may be "
+            "recommended tonight, and nothing else"
+        )
+
+
+def _read_csv(content: bytes, where: str) -> pa.ChunkedArray:
     content = content.removeprefix(b"\xef\xbb\xbf")
+    if not content.strip():
+        return pa.chunked_array([pa.array([], pa.string())])
     header = [name.strip().strip('"') for name in content.split(b"\n", 1)[0].decode().split(",")]
     named = schema.ITEM_ID in header
-    if not content.strip():
-        return pa.table({schema.ITEM_ID: pa.array([], pa.string())})
-    return csv.read_csv(
+    name = _column(header, where) if named or len(header) > 1 else "f0"
+    table = csv.read_csv(
         pa.BufferReader(content),
         read_options=csv.ReadOptions(autogenerate_column_names=not named),
         parse_options=csv.ParseOptions(newlines_in_values=True),
@@ -82,6 +122,7 @@ def _read_csv(content: bytes) -> pa.Table:
             strings_can_be_null=False,
         ),
     )
+    return table[name]
 
 
 def _in_type_of(catalog: Catalog, ids: pa.ChunkedArray, path: str) -> pa.ChunkedArray:

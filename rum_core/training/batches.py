@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rum_core.data.histories import Histories
-from rum_core.settings import Train
+from rum_core.settings import Settings, Train
 from rum_core.training.losses import SHARED
 from rum_core.training.sampling import SAMPLERS, Bought, counts_for
 
@@ -29,6 +29,7 @@ class Batch:
     users: Ints  # (B,) this worker's users, longest history first
     offsets: Ints  # (B + 1,)
     tokens: Ints  # (offsets[-1],) rows of their purchases
+    targets: Bools  # (offsets[-1],) whether the loss is of it
     negatives: Ints  # shared: (C,); own: (offsets[-1], n)
     counts: Bools  # shared: (B, C); own: (offsets[-1], n)
     key: int = 0  # of the noise that is not drawn here, see models.noise
@@ -41,7 +42,7 @@ class Piece:
     users: slice  # of the batch
     tokens: Ints  # (B, L)
     real: Bools  # (B, L) not padding
-    context: int  # first purchases that are there for the memory alone: no targets
+    targets: Bools  # (B, L) whether the loss is of it
     negatives: Ints  # shared: (C,); own: (B, L, n)
     counts: Bools  # shared: (B, 1, C); own: (B, L, n)
 
@@ -61,13 +62,16 @@ def make_batch(
     histories: Histories,
     bought: Bought,
     users: Ints,
-    train: Train,
-    dim: int,
+    settings: Settings,
     rng: np.random.Generator,
     rank: int = 0,
     world: int = 1,
 ) -> Batch:
-    """The step of these users (of all workers), and what worker `rank` of `world` does of it."""
+    """The step of these users (of all workers), and what worker `rank` of `world` does of it.
+
+    Where lists leave out what a customer has bought, a purchase of that is no target.
+    """
+    train, dim = settings.train, settings.model.dim
     users = users[np.argsort(-histories.lengths[users], kind="stable")]
     items = histories.take(users)
     shared = train.loss in SHARED
@@ -96,10 +100,20 @@ def make_batch(
         users[mine],
         np.concatenate([[0], np.cumsum(lengths)]),
         tokens[own],
+        _targets(settings, items)[own],
         drawn if shared else drawn[own],
         counts_for(bought, users[mine], negatives) if shared else exist[own],
         int(rng.integers(2**62)),
     )
+
+
+def _targets(settings: Settings, items: Histories) -> Bools:
+    """Which purchases the loss is of (n,): all, or the first of each item of a user."""
+    if not settings.recommend.exclude_seen:
+        return np.ones(len(items.items), dtype=bool)
+    owner = np.repeat(np.arange(len(items), dtype=np.int64), items.lengths)
+    _, first = np.unique(owner << 32 | items.items, return_index=True)
+    return np.isin(np.arange(len(items.items)), first)
 
 
 def pieces(batch: Batch, stretch: int, context: int, cells: int) -> Iterator[list[Piece]]:
@@ -131,7 +145,7 @@ def _piece(batch: Batch, first: int, last: int, start: int, stretch: int, contex
         slice(first, last),
         batch.tokens[where],
         real,
-        start - begin,
+        real & batch.targets[where] & (at >= start),
         batch.negatives if shared else batch.negatives[where],
         batch.counts[first:last, None] if shared else batch.counts[where],
     )

@@ -217,7 +217,7 @@ def _epoch(
     for number, users in enumerate(epoch_batches(len(part), train, *key)):
         rng = stream(train.seed, *key, number)
         share = (worker.rank, worker.world)
-        batch = make_batch(part, bought, users, train, settings.model.dim, rng, *share)
+        batch = make_batch(part, bought, users, settings, rng, *share)
         losses += step(settings, batch, worker, model, optimizers, counted)
     finite = all(bool(torch.isfinite(p).all()) for p in model.parameters())
     amiss = torch.tensor([not finite], dtype=torch.float64, device=worker.device)

@@ -105,9 +105,9 @@ def _piece_loss(
     s: np.ndarray | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Sum of the losses of a piece's targets, and the memory after it."""
-    tokens, real, negatives, counts = (
+    tokens, real, targets, negatives, counts = (
         torch.from_numpy(a).to(rows["item"].device)
-        for a in (piece.tokens, piece.real, piece.negatives, piece.counts)
+        for a in (piece.tokens, piece.real, piece.targets, piece.negatives, piece.counts)
     )
     M = None if M is None else M[: len(tokens)]  # shorter histories have ended
     positive, negative, M = model.scores(rows, p, tokens, real, negatives, M, noise)
@@ -122,7 +122,7 @@ def _piece_loss(
         positive = model.mixed(positive, sums.gather(2, tokens[..., None])[..., 0])
         negative = model.mixed(negative, of_negatives)
     values = LOSSES[settings.train.loss](positive, negative, counts)
-    return torch.where(real, values, 0.0)[:, piece.context :].sum(), M
+    return torch.where(targets, values, 0.0).sum(), M
 
 
 def _sum_over_workers(worker: Worker, tensors: list[Tensor]) -> None:

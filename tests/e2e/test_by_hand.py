@@ -1,6 +1,8 @@
 """The night by hand, as `make nightly` runs it: what it prints, leaves and says when it cannot."""
 
 import json
+import re
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import duckdb
 import pytest
 
 from rum_core.store import read_latest
-from tests.e2e.conftest import NIGHT, Undisturbed, night_command
+from tests.e2e.conftest import NIGHT, SECRETS, Undisturbed, night_command
 from tests.e2e.processes import run
 
 SCREEN = 24  # lines
@@ -44,14 +46,47 @@ def test_a_night_prints_its_story_and_a_second_one_leaves_it_alone(
     assert "already published" in again.stdout
     assert (shop / "store/recommendations/_latest.json").read_bytes() == before
 
-    (shop / "shop" / "purchases-late.csv").write_text("user_id,item_id,time\n\x00,,\n")
+    late = shop / "shop" / "purchases-late.csv"
+    late.write_text("user_id,item_id,time\n\x00,,\n")
     refused = night(shop, env, "--force", "--source.max_rejected", "0")
+    late.unlink()
     assert refused.returncode == 2
     said = refused.stderr.strip().splitlines()
     assert len(said) == 1
     assert "purchases-late.csv line 2" in said[0]
     assert (shop / "store/recommendations/_latest.json").read_bytes() == before
     assert json.loads(before)["run_date"] == NIGHT
+
+
+def test_a_night_that_the_gate_stops_keeps_yesterdays_lists(undisturbed: Undisturbed) -> None:
+    shop, env = undisturbed.shop, undisturbed.env
+    before = read_latest(str(shop / "store"))
+    stopped = night(shop, env, "--run-date", "2026-11-23", "--gate.lead", "1")
+    assert stopped.returncode == 1
+    said = stopped.stderr.strip().splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("night failed: lead over MostPopular")
+    found = re.search(r"tonight's wait in (\S+),", said[0])
+    assert found
+    waiting = duckdb.sql(f"select count(*) from '{found[1]}/*.parquet'").fetchone()
+    assert waiting == (1500,)
+    assert read_latest(str(shop / "store")).equals(before)
+    assert not (shop / "store/recommendations/run_date=2026-11-23").exists()
+    with sqlite3.connect(next(shop.rglob("prefect.db"))) as base:
+        runs = base.execute("select state_type, state_name from flow_run order by created")
+        assert [kind for kind, _ in runs][-1] == "FAILED"
+        messages = [row[0] for row in base.execute("select data from flow_run_state")]
+    assert any("lead over MostPopular" in str(message) for message in messages)
+
+
+def test_no_secret_of_the_environment_is_in_any_file_or_line(undisturbed: Undisturbed) -> None:
+    said = undisturbed.done.stdout + undisturbed.done.stderr
+    files = [path for path in undisturbed.shop.rglob("*") if path.is_file()]
+    assert len(files) > 50
+    assert any(path.name == "prefect.db" for path in files)
+    for secret in SECRETS.values():
+        assert secret not in said
+        assert not [path for path in files if secret.encode() in path.read_bytes()]
 
 
 @pytest.mark.parametrize(

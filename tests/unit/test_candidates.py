@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rum_core.data import candidates
 from rum_core.data.candidates import CandidatesError, read_candidates
 from rum_core.data.catalog import Catalog
 
@@ -74,3 +75,46 @@ def test_errors_are_one_line(tmp_path: Path, name: str, content: bytes | None, s
         read_candidates(str(tmp_path / name), WHOLE)
     assert "\n" not in str(raised.value)
     assert name in str(raised.value)
+
+
+def repeated(value: bytes, times: int) -> bytes:
+    """Gzip of a value, many times over, without ever holding it."""
+    return gzip.compress(value * (1 << 10)) * (times >> 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("endless.csv.gz", repeated(b"a" * 1024, 1 << 20), "more than 256 MiB"),
+        ("lines.csv.gz", repeated(b"7\n" * 512, 1 << 20), "more than 256 MiB"),
+        ("wide.csv", b",".join([b"x"] * 100_000) + b"\n", "no column item_id"),
+        ("formula.csv", b"item_id\n=cmd|' /C calc'!A0\n", "is no item id"),
+        ("markup.csv", b"item_id\n<script>alert(1)</script>\n", "is no item id"),
+        ("large.csv", b"item_id\n99999999999999999999\n", "is no item id"),
+    ],
+)
+def test_a_hostile_list_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CandidatesError, match=says) as raised:
+        read_candidates(str(tmp_path / name), WHOLE)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 1000
+
+
+def test_hostile_parquet_is_refused_in_one_line_and_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "LARGEST", 8 << 20)
+    file = tmp_path / "tonight.parquet"
+    pq.write_table(pa.table({"item_id": [[7], [8]]}), file)
+    with pytest.raises(CandidatesError, match=r"holds list<.*>, not item ids"):
+        read_candidates(str(file), WHOLE)
+    pq.write_table(pa.table({"item_id": ["x" * (1 << 20) + str(n) for n in range(10)]}), file)
+    with pytest.raises(CandidatesError, match="more than 8 MiB"):
+        read_candidates(str(file), TEXT)
+    place = pa.array(np.zeros(1 << 18, np.int32))
+    often = pa.DictionaryArray.from_arrays(place, pa.array(["x" * (1 << 20)]))
+    pq.write_table(pa.table({"item_id": often}), file)  # 256 GiB as it stands
+    assert not read_candidates(str(file), TEXT).any()

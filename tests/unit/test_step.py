@@ -34,7 +34,7 @@ TABLE = Bought.of(HISTORIES, ITEMS)
 COUNTING = {"gap": 3, "gap_decay": 0.6, "backward": 0.3, "from_power": 0.4, "to_power": 0.2}
 
 
-def settings_of(level: str, loss: str, **train: Any) -> s.Settings:
+def settings_of(level: str, loss: str, *, exclude_seen: bool = False, **train: Any) -> s.Settings:
     """`level` may be "counted": item level with transitions."""
     values = {"negatives": 4, "optimizer": "sgd", "learning_rate": 1.0, "dropout": 0.0, **train}
     more = {"transitions": True, "decay": 0.8, **COUNTING} if level == "counted" else {}
@@ -42,6 +42,7 @@ def settings_of(level: str, loss: str, **train: Any) -> s.Settings:
     return s.Settings(
         model=s.Model(level=level, dim=D, slots=K, alpha=0.7, beta=1.3, init_std=0.7, **more),
         train=s.Train(loss=loss, **values),
+        recommend=s.Recommend(exclude_seen=exclude_seen),
     )
 
 
@@ -52,7 +53,7 @@ def model_of(chosen: s.Settings) -> Rum:
 
 
 def batch_of(chosen: s.Settings, users: np.ndarray, rank: int = 0, world: int = 1) -> Batch:
-    return make_batch(HISTORIES, TABLE, users, chosen.train, D, stream(3), rank, world)
+    return make_batch(HISTORIES, TABLE, users, chosen, stream(3), rank, world)
 
 
 def losses(positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
@@ -120,9 +121,11 @@ def plain_loss(chosen: s.Settings, batch: Batch, model: Rum) -> Tensor:
                 batch.counts[at if own else place]
             ]
             i = batch.tokens[at]
-            negative = [score(user, j, slots, keys, before) for j in negatives]
-            values = losses(score(user, i, slots, keys, before), torch.stack(negative))
-            total = total + values[chosen.train.loss]
+            again = i in batch.tokens[start:at]
+            if not (again and chosen.recommend.exclude_seen):
+                negative = [score(user, j, slots, keys, before) for j in negatives]
+                values = losses(score(user, i, slots, keys, before), torch.stack(negative))
+                total = total + values[chosen.train.loss]
             if chosen.model.level == "feature":
                 z = torch.softmax(beta * keys @ q[i], dim=0)[:, None]
                 M = M * (1 - z * torch.sigmoid(model.erase(q[i]))) + z * torch.tanh(model.add(q[i]))
@@ -141,7 +144,9 @@ def cuts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.usefixtures("cuts")
 @pytest.mark.parametrize("level", ["item", "feature", "counted"])
 @pytest.mark.parametrize("loss", ["bce", "bpr", "softmax"])
-@pytest.mark.parametrize("more", [{}, {"dropout": 0.4, "l2": 0.05, "bptt": 3}])
+@pytest.mark.parametrize(
+    "more", [{}, {"dropout": 0.4, "l2": 0.05, "bptt": 3}, {"exclude_seen": True}]
+)
 def test_a_step_moves_by_the_gradient_of_the_plain_loop(
     level: str, loss: str, more: dict[str, float]
 ) -> None:
@@ -169,7 +174,7 @@ def test_the_cut_really_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
         groups = list(pieces(batch, stretch, context, cells))
         assert len(groups) > 2
         assert max(len(group) for group in groups) == 4
-        assert sum(p.real[:, p.context :].sum() for g in groups for p in g) == batch.purchases == 30
+        assert sum(p.targets.sum() for g in groups for p in g) == batch.purchases == 30
 
 
 def test_truncation_changes_the_gradient_of_a_long_history_alone() -> None:
