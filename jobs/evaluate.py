@@ -6,7 +6,7 @@ and itself without memory; published lists meet the purchases of the days after 
 
 import logging
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from jobs.runtime import over_users, ray_session, run_job
 from rum_core import schema
+from rum_core.data.cuts import TimeCut, cut_of
 from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError
 from rum_core.evaluation.following import following_rows
@@ -22,11 +23,11 @@ from rum_core.evaluation.measure import (
     Measured,
     Row,
     contenders,
-    paper_rows,
+    held_out_rows,
     training_counts,
 )
 from rum_core.evaluation.metrics import LABELS
-from rum_core.evaluation.protocols import ALL, FOLLOWING, PAPER, has_times
+from rum_core.evaluation.protocols import ALL, FOLLOWING, HELD_OUT, PAPER
 from rum_core.evaluation.report import earlier_nights, evaluations_path
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel, load_model
@@ -36,6 +37,7 @@ from rum_core.store.publish import FILE, night_path, published, published_nights
 log = logging.getLogger("rum")
 
 ABOUT = "Measure the night's model and the lists of earlier nights."
+FOUND = ("headline", "against_popular", "snapshot", "users", "protocol", "cut")  # of a record
 SHOWN = ("precision", "recall", "f1", "hit_rate", "ndcg")
 
 
@@ -94,8 +96,8 @@ def same_work(
         record = read_record(store, day, "evaluate")
         if record and record.get("key") == key and store.exists(evaluations_path(day)):
             rows = store.read_table(evaluations_path(day)).to_pylist()
-            found = {k: record[k] for k in ("headline", "against_popular", "snapshot", "users")}
-            return [r for r in rows if r["protocol"] == PAPER], found
+            found = {k: record.get(k) for k in FOUND}
+            return [r for r in rows if r["protocol"] in HELD_OUT.values()], found
     return None
 
 
@@ -121,8 +123,10 @@ def measure(
     measured = Measured.of(tables, list(contenders(model, counts)), top_n)
     if not np.any(~measured.new):
         log.warning("no trained customer of %s has a purchase to be measured on", snapshot.id)
-    rows, lead = paper_rows(
+    protocol = HELD_OUT[str(model.config.get("split", "user"))]
+    rows, lead = held_out_rows(
         measured,
+        protocol,
         counts,
         model.catalog.tie_rank,
         resamples=settings.evaluate.resamples,
@@ -133,6 +137,8 @@ def measure(
     kept = ("value", "ci_low", "ci_high", "hits", "users")
     found = {
         "snapshot": snapshot.id,
+        "protocol": protocol,
+        "cut": moment_of(model),
         "users": int(np.sum(~measured.new)),
         "headline": {r["metric"]: {k: r[k] for k in kept if k in r} for r in mine},
         "against_popular": {m: {k: row[k] for k in kept[:3]} for m, row in lead.items()},
@@ -140,11 +146,19 @@ def measure(
     return [{**row, "k": top_n} for row in rows], found
 
 
+def moment_of(model: SavedModel) -> str | None:
+    """The moment that parts training from test, where the log was split by time."""
+    cut = cut_of(model.config)
+    if not isinstance(cut, TimeCut):
+        return None
+    return f"{datetime.fromtimestamp(cut.train_until / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def following(settings: Settings, store: Store) -> list[Row]:
     """Rows of the lists of earlier nights; none for a log without times."""
     nights = [d for d in published_nights(store) if d < settings.night and published(store, d)]
     nights = nights[-settings.evaluate.trend_nights :] if settings.evaluate.trend_nights else []
-    if not nights or not has_times(settings.source):
+    if not nights or not settings.source.dated:
         return []
     snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
     histories = read_histories(store, snapshot.id)
@@ -184,16 +198,17 @@ def evaluations_table(rows: list[Row], settings: Settings, model: SavedModel) ->
 def as_text(rows: list[Row]) -> str:
     """The held-out figures of all customers, and those of earlier lists, as plain text."""
     lines = []
-    for protocol in (PAPER, FOLLOWING):
+    for protocol in (*HELD_OUT.values(), FOLLOWING):
         shown = [r for r in rows if r["protocol"] == protocol]
         shown = [r for r in shown if protocol == FOLLOWING or r["segment"] == ALL]
         if not shown:
             continue
         head = " ".join(f"{LABELS[m] + '@' + str(shown[0]['k']):>8}" for m in SHOWN)
-        lines.append(f"{'%':<28} {head}   HR interval      customers with a hit")
+        unit = "%" if protocol == PAPER else f"% ({protocol})"
+        lines.append(f"{unit:<28} {head}   HR interval      customers with a hit")
         for segment, name in dict.fromkeys((r["segment"], r["model"]) for r in shown):
             of = {r["metric"]: r for r in shown if (r["segment"], r["model"]) == (segment, name)}
-            label = name if protocol == PAPER else f"{segment}, {name}"
+            label = f"{segment}, {name}" if protocol == FOLLOWING else name
             values = " ".join(f"{100 * of[m]['value']:8.3f}" for m in SHOWN)
             hr = of["hit_rate"]
             interval = f"[{100 * hr['ci_low']:.3f}, {100 * hr['ci_high']:.3f}]"

@@ -24,7 +24,8 @@ from safetensors.torch import load_file, save_file
 
 from jobs.runtime import ray_session, run_job
 from rum_core.data.catalog import Catalog
-from rum_core.data.histories import Histories, part_length
+from rum_core.data.cuts import UserCut
+from rum_core.data.histories import Histories
 from rum_core.data.snapshots import Snapshot, latest_snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError, one_line
 from rum_core.models.registry import MODELS
@@ -40,6 +41,7 @@ from rum_core.store.layout import (
 )
 from rum_core.training.closed import fit_closed
 from rum_core.training.loop import PARTS, Progress, Resume, State, TrainError, fit
+from rum_core.training.past import Past
 from rum_core.training.step import Worker
 
 log = logging.getLogger("rum")
@@ -135,9 +137,10 @@ def _make(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> di
     histories = everyone.take(np.flatnonzero(enough))
     config = {"settings": settings, "name": name}
     progress, seconds, began = Progress(), {}, time.monotonic()
-    for progress, tensors in fit_closed(settings, histories, snapshot.catalog):
+    past = _past(settings, everyone, snapshot.catalog)
+    for progress, tensors in fit_closed(settings, histories, snapshot.catalog, past):
         if progress.phase != "select":
-            save_model(store, _model(config, snapshot, everyone, enough, tensors, progress))
+            save_model(store, _model(config, snapshot, everyone, enough, tensors, progress, past))
         now = time.monotonic()
         seconds[progress.phase] = round(now - began, 3)
         began = now
@@ -230,12 +233,15 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     progress = resume.progress if resume else Progress()
     try:
         began = time.monotonic()
-        for state in fit(settings, histories, snapshot.catalog, worker, resume):
+        past = _past(settings, everyone, snapshot.catalog)
+        for state in fit(settings, histories, snapshot.catalog, worker, resume, past):
             progress = state.progress
             if progress.finished and progress.phase != "select":
-                tensors = state.tensors(len(histories), worker)
+                learned = past is not None and progress.phase == "train"
+                users = past.histories if learned else histories
+                tensors = state.tensors(len(users), worker)
                 if worker.rank == 0:
-                    model = _model(config, snapshot, everyone, enough, tensors, progress)
+                    model = _model(config, snapshot, everyone, enough, tensors, progress, past)
                     save_model(store, model)
             now = time.monotonic()
             seconds[progress.phase] = round(seconds.get(progress.phase, 0.0) + now - began, 3)
@@ -251,6 +257,13 @@ def _metrics(progress: Progress) -> dict[str, Any]:
     return {"epochs": progress.epochs, "validation": validation, "loss": progress.loss}
 
 
+def _past(settings: Settings, everyone: Histories, catalog: Catalog) -> Past | None:
+    """What the evaluated model may know, where the log is split by time."""
+    if settings.history.split == "user":
+        return None
+    return Past.of(everyone, catalog, settings.history)
+
+
 def _model(
     config: dict[str, Any],
     snapshot: Snapshot,
@@ -258,25 +271,28 @@ def _model(
     enough: np.ndarray,
     tensors: dict[str, np.ndarray],
     progress: Progress,
+    past: Past | None,
 ) -> SavedModel:
     """The model of a finished phase. Its catalogue counts the purchases of its part alone."""
     settings: Settings = config["settings"]
     part = PARTS[progress.phase]
-    stop = part_length(everyone.lengths, part, settings.history.train_fraction)
-    if part != "all":  # an untrained customer's last purchase is a target of evaluation
-        stop = np.where(enough, stop, np.minimum(stop, everyone.lengths - 1))
-    bought = everyone.spans(np.zeros_like(stop), stop).items
-    catalog = Catalog(
-        snapshot.catalog.ids,
-        np.bincount(bought, minlength=len(snapshot.catalog)),
-        snapshot.catalog.hashes,
-    )
+    if past is not None and part != "all":
+        catalog, users = past.catalog, past.histories.user_ids
+    else:
+        stop = UserCut(settings.history.train_fraction).lengths(everyone, part)
+        if part != "all":  # an untrained customer's last purchase is a target of evaluation
+            stop = np.where(enough, stop, np.minimum(stop, everyone.lengths - 1))
+        bought = everyone.spans(np.zeros_like(stop), stop).items
+        counts = np.bincount(bought, minlength=len(snapshot.catalog))
+        catalog = Catalog(snapshot.catalog.ids, counts, snapshot.catalog.hashes)
+        users = everyone.user_ids.filter(enough)
     values = settings.model_dump(mode="json", include={"train", "history"})
     return SavedModel(
         f"{config['name']}-{part}",
         {
             **config_of(settings),
             **values["history"],
+            **(asdict(past.cut) if past else {}),
             "part": part,
             "snapshot": snapshot.id,
             "run_date": settings.night.isoformat(),
@@ -285,7 +301,7 @@ def _model(
         },
         tensors,
         catalog,
-        everyone.user_ids.filter(enough),
+        users,
         _metrics(progress),
     )
 

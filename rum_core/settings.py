@@ -115,6 +115,11 @@ class Source(Section):
         "lines replace the old ones, or the night stops",
     )
 
+    @property
+    def dated(self) -> bool:
+        """Whether the purchases of the log have times, and not only an order."""
+        return self.format == "movielens" or self.columns.time is not None
+
 
 class History(Section):
     """How purchases become one ordered history a customer."""
@@ -126,7 +131,14 @@ class History(Section):
         0.7,
         gt=0,
         lt=1,
-        description="share of a customer's n purchases in the training part: floor(share n) + 1",
+        description="share of the purchases in the training part: of a customer's n the first "
+        "floor(share n) + 1; split by time, the log's first floor(share n) at most",
+    )
+    split: Literal["user", "time"] = Field(
+        "user",
+        description="where the test part begins: user: after train_fraction of each customer's "
+        "purchases; time: at the moment before which train_fraction of the log's were made, with "
+        "the customers and items known by then",
     )
     repeats: Literal["keep", "merge"] = Field(
         "keep", description="keep every purchase of an item, or only the first of each customer"
@@ -473,6 +485,15 @@ class Settings(Section):
     evaluate: Evaluate = Evaluate()
     keep: Keep = Keep()
     gate: Gate = Gate()
+
+    @model_validator(mode="after")
+    def _times_to_cut_at(self) -> "Settings":
+        if self.history.split == "time" and not self.source.dated:
+            raise ValueError(
+                "history.split = time needs a log with times: name source.columns.time, or use "
+                "history.split = user"
+            )
+        return self
 
     @property
     def night(self) -> date:

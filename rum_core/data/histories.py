@@ -1,7 +1,7 @@
-"""Histories: one ordered run of purchases a user, as values and offsets, and the cuts of it.
+"""Histories: one ordered run of purchases a user, as values and offsets.
 
 The training part of a user with n purchases is the first floor(0.7 n) + 1; its last 20 % are the
-validation cut, the rest before them is what selection fits on.
+validation cut, the rest before them is what selection fits on. `cuts.py` cuts by time as well.
 """
 
 from dataclasses import dataclass
@@ -90,19 +90,6 @@ class Histories:
         keep = self.items >= 0
         kept = np.concatenate([[0], np.cumsum(keep)])
         return Histories(self.user_ids, kept[self.offsets], self.items[keep], self.times[keep])
-
-    def part(self, part: Part, train_fraction: float) -> "Histories":
-        """The part of each history that a model may learn from."""
-        stop = part_length(self.lengths, part, train_fraction)
-        return self.spans(np.zeros_like(stop), stop)
-
-    def after(self, part: Part, train_fraction: float) -> "Histories":
-        """What follows a part: after "fit" the validation cut, after "train" the test part."""
-        start = part_length(self.lengths, part, train_fraction)
-        stop = self.lengths
-        if part == "fit":
-            stop = part_length(self.lengths, "train", train_fraction)
-        return self.spans(start, stop)
 
 
 def _refuse_other_columns(found: pa.Schema) -> None:

@@ -19,7 +19,7 @@ from rum_core.data.changes import Side, found_again
 from rum_core.data.ledger import Ledger
 from rum_core.data.snapshots import Manifest, load_manifest, load_whole
 from rum_core.evaluation.metrics import POPULAR_SHARE
-from rum_core.evaluation.protocols import PAPER
+from rum_core.evaluation.protocols import HELD_OUT
 from rum_core.settings import Settings
 from rum_core.store.layout import Store, StoreError, read_record
 from rum_core.store.publish import database, parts_of, published, published_nights
@@ -91,10 +91,10 @@ def facts_of(store: Store, settings: Settings, made: dict[str, Any], last: Facts
         model_id=made["model_id"],
         snapshot=manifest.id,
         protocol={
-            "protocol": PAPER,
+            "protocol": HELD_OUT[settings.history.split],
             "k": settings.recommend.top_n,
             "exclude_seen": settings.recommend.exclude_seen,
-            **settings.history.model_dump(mode="json"),
+            **settings.history.model_dump(mode="json", exclude={"split"}),
         },
         metrics=evaluate.get("headline", {}),
         lead=evaluate.get("against_popular", {}),

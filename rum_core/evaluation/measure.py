@@ -12,10 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rum_core.data.histories import Histories, part_length
+from rum_core.data.cuts import TimeCut, cut_of
+from rum_core.data.histories import Histories
 from rum_core.evaluation import metrics
 from rum_core.evaluation.metrics import METRICS, Floats
-from rum_core.evaluation.protocols import ALL, PAPER, paper_split, segments
+from rum_core.evaluation.protocols import ALL, held_out_split, segments
 from rum_core.evaluation.significance import bootstrap
 from rum_core.ranking.ranking import POPULAR, Ranker
 from rum_core.store.checkpoint import SavedModel, load_model
@@ -76,7 +77,10 @@ def contenders(model: SavedModel, counts: np.ndarray) -> dict[str, SavedModel]:
 def new_users(model: SavedModel, histories: Histories) -> Bools:
     """Which users (U,) the model was not trained on."""
     if "user" not in model.tensors:
-        few: Bools = histories.lengths < int(model.config.get("min_purchases", 1))
+        cut, lengths = cut_of(model.config), histories.lengths
+        if isinstance(cut, TimeCut):
+            lengths = cut.lengths(histories, "train")
+        few: Bools = lengths < int(model.config.get("min_purchases", 1))
         return few
     ids = histories.user_ids.cast(model.users.type)
     known = pc.is_in(ids, value_set=model.users).to_numpy(zero_copy_only=False)
@@ -84,13 +88,15 @@ def new_users(model: SavedModel, histories: Histories) -> Bools:
 
 
 def training_counts(model: SavedModel, histories: Histories, table: np.ndarray) -> np.ndarray:
-    """Purchases of each item (I,) int64 of the model in the training parts of its users.
+    """Purchases of each item (I,) int64 of the model in the training parts of its users; cut by
+    time, those of anybody before the moment.
 
     `table[i]` is the model's index of item i of the histories, -1 where it has none.
     """
-    trained = histories.take(np.flatnonzero(~new_users(model, histories)))
-    cut = part_length(trained.lengths, "train", float(model.config["train_fraction"]))
-    items = table[trained.spans(np.zeros_like(cut), cut).items]
+    cut = cut_of(model.config)
+    if not isinstance(cut, TimeCut):
+        histories = histories.take(np.flatnonzero(~new_users(model, histories)))
+    items = table[cut.part(histories, "train").items]
     return np.bincount(items[items >= 0], minlength=len(model.catalog)).astype(np.int64)
 
 
@@ -114,10 +120,10 @@ class Measure:
     def __call__(self, block: pa.Table) -> pa.Table:
         """One row a user with a target: lengths, and each contender's list and METRICS."""
         histories = Histories.from_table(block)
-        split = paper_split(
+        split = held_out_split(
             histories,
+            cut=cut_of(self.model.config),
             new=new_users(self.model, histories),
-            train_fraction=float(self.model.config["train_fraction"]),
             exclude_seen=self.exclude_seen,
         )
         targets = split.targets.remap(self.table)
@@ -138,8 +144,9 @@ class Measure:
         return pa.table(columns)
 
 
-def paper_rows(
+def held_out_rows(
     measured: Measured,
+    protocol: str,
     catalog_counts: np.ndarray,
     tie_rank: np.ndarray,
     *,
@@ -155,7 +162,7 @@ def paper_rows(
         values["lead"] = values[names[0]] - values[POPULAR]
         found = intervals(values, resamples=resamples, seed=seed)
         rows += [
-            {"protocol": PAPER, "segment": segment, "model": name, **row}
+            {"protocol": protocol, "segment": segment, "model": name, **row}
             for name in names
             for row in found[name]
         ]
@@ -172,7 +179,7 @@ def paper_rows(
                 measured.unknown[trained].sum() / max(1, measured.targets[trained].sum())
             ),
         }
-        plain = {"protocol": PAPER, "segment": ALL, "model": name, "users": int(trained.sum())}
+        plain = {"protocol": protocol, "segment": ALL, "model": name, "users": int(trained.sum())}
         rows += [{**plain, "metric": metric, "value": v} for metric, v in whole.items()]
     return rows, lead
 

@@ -1,6 +1,7 @@
 """What is measured against what: which purchases a list may use, and which it should have named.
 
-"paper": the training part of each user is replayed, the rest are targets. "following": a published
+"paper": the training part of each user is replayed, the rest are targets. "time": one moment parts
+the two for all users, as a night parts what it knows from what follows. "following": a published
 list against what its customers bought in the days after it.
 """
 
@@ -11,10 +12,12 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
-from rum_core.data.histories import Histories, part_length
-from rum_core.settings import Source
+from rum_core.data.cuts import Cut, TimeCut
+from rum_core.data.histories import Histories
 
 PAPER = "paper"
+TIME = "time"
+HELD_OUT = {"user": PAPER, "time": TIME}  # by history.split
 FOLLOWING = "following"
 ALL = "all"
 NEW_USERS = "new users"
@@ -49,25 +52,21 @@ def segments(lengths: npt.NDArray[np.int64], new: Bools) -> Iterator[tuple[str, 
     yield NEW_USERS, new
 
 
-def paper_split(
-    histories: Histories, *, new: Bools, train_fraction: float, exclude_seen: bool
-) -> Split:
-    """The cut of the design for users with at least one target.
+def held_out_split(histories: Histories, *, cut: Cut, new: Bools, exclude_seen: bool) -> Split:
+    """Training part and targets of the users who have both.
 
-    A new user's cut leaves at least the last purchase as a target, for nothing was trained on it.
+    Cut by user, a new user keeps at least the last purchase as a target, for nothing was trained on
+    it. Cut by time, who bought nothing before the moment is left out: no night lists him. What was
+    made at the moment itself is a target.
     """
-    cut = part_length(histories.lengths, "train", train_fraction)
-    cut = np.where(new, np.minimum(cut, np.maximum(histories.lengths - 1, 0)), cut)
-    train = histories.spans(np.zeros_like(cut), cut)
-    after = histories.spans(cut, histories.lengths)
+    stop = cut.lengths(histories, "train")
+    if not isinstance(cut, TimeCut):
+        stop = np.where(new, np.minimum(stop, np.maximum(histories.lengths - 1, 0)), stop)
+    train = histories.spans(np.zeros_like(stop), stop)
+    after = histories.spans(stop, histories.lengths)
     targets = distinct(after, seen=train if exclude_seen else None)
     users = np.flatnonzero((targets.lengths > 0) & (train.lengths > 0))
     return Split(users, train.take(users), targets.take(users), new[users])
-
-
-def has_times(source: Source) -> bool:
-    """Whether the purchases of a log are dated, and not only ordered."""
-    return source.format == "movielens" or source.columns.time is not None
 
 
 def end_of(day: date) -> int:

@@ -22,7 +22,7 @@ from markupsafe import escape
 from rum_core import schema
 from rum_core.data.catalog import tie_hash
 from rum_core.evaluation import sections
-from rum_core.evaluation.protocols import FOLLOWING, PAPER
+from rum_core.evaluation.protocols import FOLLOWING, HELD_OUT
 from rum_core.evaluation.sections import Row, Table, percent, show
 from rum_core.settings import Settings
 from rum_core.store.checksum import digest
@@ -78,25 +78,26 @@ def context(store: Store, night: date, settings: Settings) -> dict[str, Any]:
     records = {step: read_record(store, night, step) for step in _steps(store, night)}
     rows = _evaluations(store, night)
     former = [r for day in earlier_nights(store, night, settings) for r in _evaluations(store, day)]
-    paper = [r for r in rows if r["protocol"] == PAPER]
-    models = list(dict.fromkeys(r["model"] for r in paper))
+    held_out = [r for r in rows if r["protocol"] in HELD_OUT.values()]
+    models = list(dict.fromkeys(r["model"] for r in held_out))
     following = [r for r in rows if r["protocol"] == FOLLOWING]
     return {
         "night": night.isoformat(),
         "dataset": show(settings.dataset),
         "missing": _missing(records, rows),
         "records": records,
-        "headline": sections.headline(paper, former, records.get("evaluate")),
+        "headline": sections.headline(held_out, former, records.get("evaluate")),
         "against": sections.against(records.get("evaluate")),
-        "models": sections.model_table(paper, models),
-        "models_plot": sections.models_plot(paper, models),
-        "segments": sections.segment_table(paper),
-        "segments_plot": sections.segments_plot(paper, models),
-        "catalogue": sections.catalogue_table(paper, models),
+        "protocol": sections.protocol_note(records.get("evaluate")),
+        "models": sections.model_table(held_out, models),
+        "models_plot": sections.models_plot(held_out, models),
+        "segments": sections.segment_table(held_out),
+        "segments_plot": sections.segments_plot(held_out, models),
+        "catalogue": sections.catalogue_table(held_out, models),
         "following": sections.following_table(following),
         "following_plot": sections.following_plot(following),
-        "held_out": sections.held_out_table(paper, former),
-        "held_out_plot": sections.held_out_plot(paper, former),
+        "held_out": sections.held_out_table(held_out, former),
+        "held_out_plot": sections.held_out_plot(held_out, former),
         "ingest": sections.ingest_table(records.get("ingest")),
         "reasons": sections.reasons_table(records.get("ingest")),
         "gate": sections.gate_table(records.get("gate")),

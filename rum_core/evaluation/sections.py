@@ -13,7 +13,7 @@ from markupsafe import Markup
 from rum_core.evaluation import figures
 from rum_core.evaluation.figures import Point, Series
 from rum_core.evaluation.metrics import LABELS, METRICS
-from rum_core.evaluation.protocols import ALL, PAPER
+from rum_core.evaluation.protocols import ALL, PAPER, TIME
 
 CATALOGUE = {
     "coverage": "coverage of the catalogue",
@@ -66,16 +66,17 @@ def _hits(row: Row | None) -> str:
     return "–" if row is None or row["hits"] is None else f"{row['hits']:,} of {row['users']:,}"
 
 
-def headline(paper: list[Row], former: list[Row], evaluate: Row | None) -> list[dict[str, str]]:
-    if not paper:
+def headline(held_out: list[Row], former: list[Row], evaluate: Row | None) -> list[dict[str, str]]:
+    if not held_out:
         return []
-    name = (evaluate or {}).get("model") or paper[0]["model"]
+    name = (evaluate or {}).get("model") or held_out[0]["model"]
     figures_ = []
     for metric in HEADLINE:
-        row = _pick(paper, model=name, segment=ALL, metric=metric)
+        row = _pick(held_out, model=name, segment=ALL, metric=metric)
         if row is None or row["value"] is None:
             continue
-        before = _pick(reversed(former), model=name, segment=ALL, metric=metric, protocol=PAPER)
+        same = {"segment": ALL, "metric": metric, "protocol": row["protocol"]}
+        before = _pick(reversed(former), model=name, **same)
         change = ""
         if before and before["value"] is not None:
             points = 100 * (row["value"] - before["value"])
@@ -90,6 +91,20 @@ def headline(paper: list[Row], former: list[Row], evaluate: Row | None) -> list[
             }
         )
     return figures_
+
+
+PROTOCOLS = {
+    PAPER: "Protocol “paper”: each customer's list is made from the training part of the history "
+    "and measured on the purchases after it.",
+    TIME: "Protocol “time”: the models know what was bought before {moment}; each customer's list "
+    "of that moment is measured on what the customer bought from then on.",
+}
+
+
+def protocol_note(evaluate: Row | None) -> str:
+    """What was measured against what, in a sentence or two."""
+    about = evaluate or {}
+    return PROTOCOLS[about.get("protocol") or PAPER].format(moment=about.get("cut"))
 
 
 def against(evaluate: Row | None) -> Table | None:
@@ -110,45 +125,45 @@ def against(evaluate: Row | None) -> Table | None:
     return Table("The night's model minus MostPopular, paired over the same customers", head, rows)
 
 
-def model_table(paper: list[Row], models: list[str]) -> Table | None:
+def model_table(held_out: list[Row], models: list[str]) -> Table | None:
     rows = []
     for model in models:
         cells = [model]
         for metric in METRICS:
-            row = _pick(paper, model=model, segment=ALL, metric=metric)
+            row = _pick(held_out, model=model, segment=ALL, metric=metric)
             if row is None:
                 cells.append("–")
                 continue
             cells.append(f"{percent(row['value'])} {_interval(row)}".strip())
-        cells.append(_hits(_pick(paper, model=model, segment=ALL, metric="hit_rate")))
+        cells.append(_hits(_pick(held_out, model=model, segment=ALL, metric="hit_rate")))
         rows.append(cells)
     if not rows:
         return None
-    k = paper[0]["k"]
+    k = held_out[0]["k"]
     head = ["model", *(f"{LABELS[m]}@{k}" for m in METRICS), "customers with a hit"]
     return Table("Models on the held-out purchases of every trained customer", head, rows)
 
 
-def models_plot(paper: list[Row], models: list[str]) -> Markup | None:
+def models_plot(held_out: list[Row], models: list[str]) -> Markup | None:
     series = {}
     for model in models:
-        rows = [_pick(paper, model=model, segment=ALL, metric=m) for m in HEADLINE]
+        rows = [_pick(held_out, model=model, segment=ALL, metric=m) for m in HEADLINE]
         points = [_point(r, LABELS[r["metric"]]) for r in rows if r and r["value"] is not None]
         if points:
             series[model] = points
     return _plot(figures.dots, "models", "Models, with 95 % intervals", "%", series)
 
 
-def segment_table(paper: list[Row]) -> Table | None:
+def segment_table(held_out: list[Row]) -> Table | None:
     rows = [
         [
             r["segment"],
             r["model"],
             f"{percent(r['value'])} {_interval(r)}".strip(),
-            percent((_pick(paper, **{**_key(r), "metric": "ndcg"}) or r)["value"]),
+            percent((_pick(held_out, **{**_key(r), "metric": "ndcg"}) or r)["value"]),
             _hits(r),
         ]
-        for r in paper
+        for r in held_out
         if r["metric"] == "hit_rate" and r["users"]
     ]
     head = ["segment", "model", "HR", "NDCG", "customers with a hit"]
@@ -160,17 +175,17 @@ def _key(row: Row) -> Row:
     return {k: row[k] for k in ("model", "segment", "protocol")}
 
 
-def segments_plot(paper: list[Row], models: list[str]) -> Markup | None:
-    rows = [r for r in paper if r["metric"] == "hit_rate" and r["users"] and r["segment"] != ALL]
+def segments_plot(held_out: list[Row], models: list[str]) -> Markup | None:
+    rows = [r for r in held_out if r["metric"] == "hit_rate" and r["users"] and r["segment"] != ALL]
     series = {m: [_point(r, r["segment"]) for r in rows if r["model"] == m] for m in models}
     series = {m: points for m, points in series.items() if points}
     return _plot(figures.dots, "segments", "Hit rate by segment", "HR, %", series)
 
 
-def catalogue_table(paper: list[Row], models: list[str]) -> Table | None:
+def catalogue_table(held_out: list[Row], models: list[str]) -> Table | None:
     rows = []
     for model in models:
-        found = [_pick(paper, model=model, segment=ALL, metric=m) for m in CATALOGUE]
+        found = [_pick(held_out, model=model, segment=ALL, metric=m) for m in CATALOGUE]
         gini = found[1]["value"] if found[1] else None
         cells = [percent(r["value"] if r else None, 1) for r in found]
         cells[1] = "–" if gini is None else f"{gini:.3f}"
@@ -209,12 +224,13 @@ def following_plot(following: list[Row]) -> Markup | None:
     return _plot(figures.trend, "following", title, "HR, %", series)
 
 
-def _held_out(paper: list[Row], former: list[Row]) -> list[Row]:
-    rows = [*former, *paper]
-    return [r for r in rows if r["protocol"] == PAPER and r["segment"] == ALL]
+def _held_out(held_out: list[Row], former: list[Row]) -> list[Row]:
+    protocols = {r["protocol"] for r in held_out} or {PAPER}
+    rows = [*former, *held_out]
+    return [r for r in rows if r["protocol"] in protocols and r["segment"] == ALL]
 
 
-def held_out_table(paper: list[Row], former: list[Row]) -> Table | None:
+def held_out_table(held_out: list[Row], former: list[Row]) -> Table | None:
     if not former:
         return None
     rows = [
@@ -225,18 +241,18 @@ def held_out_table(paper: list[Row], former: list[Row]) -> Table | None:
             f"{percent(r['value'])} {_interval(r)}".strip(),
             _hits(r),
         ]
-        for r in _held_out(paper, former)
+        for r in _held_out(held_out, former)
         if r["metric"] == "hit_rate"
     ]
     head = ["night", "model", "model id", "HR", "customers with a hit"]
     return Table("Held-out hit rate, night by night", head, rows) if rows else None
 
 
-def held_out_plot(paper: list[Row], former: list[Row]) -> Markup | None:
+def held_out_plot(held_out: list[Row], former: list[Row]) -> Markup | None:
     if not former:
         return None
     series: dict[str, list[Point]] = {}
-    for row in _held_out(paper, former):
+    for row in _held_out(held_out, former):
         if row["metric"] == "hit_rate" and row["value"] is not None:
             series.setdefault(row["model"], []).append(_point(row, row["run_date"]))
     return _plot(figures.trend, "held-out", "Held-out hit rate, night by night", "HR, %", series)

@@ -12,7 +12,8 @@ from rum_core.data.histories import Histories
 from rum_core.models.registry import made_by
 from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel
-from rum_core.training.loop import PARTS, Progress, check, phases_of
+from rum_core.training.loop import PARTS, Progress, check, material, phases_of
+from rum_core.training.past import Past
 from rum_core.training.step import Worker
 from rum_core.training.validation import validate
 
@@ -21,14 +22,16 @@ Fit = Callable[[Histories, Catalog, Settings], Tensors]  # of a part, and a cata
 
 
 def fit_closed(
-    settings: Settings, histories: Histories, catalog: Catalog
+    settings: Settings, histories: Histories, catalog: Catalog, past: Past | None = None
 ) -> Iterator[tuple[Progress, Tensors]]:
     """The model of each phase, of histories of U users over this catalogue (no index is -1)."""
-    check(settings, histories, catalog)
+    log = {phase: material(settings, histories, catalog, past, phase) for phase in PARTS}
+    check(settings, *log["train"][1:])
     fit: Fit = made_by(settings.model.name)
     progress = Progress(finished=True)
-    for phase in phases_of(settings, histories):
-        part = histories.part(PARTS[phase], settings.history.train_fraction)
+    for phase in phases_of(settings, *log["train"][:2]):
+        cut, histories, catalog = log[phase]
+        part = cut.part(histories, PARTS[phase])
         counts = np.bincount(part.items, minlength=len(catalog))
         known = Catalog(catalog.ids, counts, catalog.hashes)
         tensors = fit(part, known, settings)
@@ -36,6 +39,6 @@ def fit_closed(
         if phase == "select":
             nobody = histories.user_ids.slice(0, 0)
             saved = SavedModel("validated", config_of(settings), tensors, known, nobody, {})
-            validation = (validate(settings, saved, histories, Worker()),)
+            validation = (validate(settings, saved, histories, cut, Worker()),)
         progress = Progress(phase, finished=True, validation=validation)
         yield progress, tensors

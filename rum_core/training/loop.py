@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rum_core.data.catalog import Catalog
+from rum_core.data.cuts import Cut, UserCut
 from rum_core.data.histories import Histories, Part
 from rum_core.errors import RumError
 from rum_core.models.network import Network
@@ -23,6 +24,7 @@ from rum_core.store.checkpoint import SavedModel
 from rum_core.training.batches import epoch_batches, make_batch, stream
 from rum_core.training.counted import Counted
 from rum_core.training.optimizers import Optimizers
+from rum_core.training.past import Past
 from rum_core.training.sampling import Bought
 from rum_core.training.step import Worker, step
 from rum_core.training.validation import held_back, validate
@@ -95,16 +97,19 @@ def fit(
     catalog: Catalog,
     worker: Worker,
     resume: Resume | None = None,
+    past: Past | None = None,
 ) -> Iterator[State]:
     """Train on histories of U users over this catalogue (no index is -1): a State after each epoch.
 
     "select" fits on part "fit" and chooses how many epochs the others run, by validation;
     "train" fits on the training part; "all" on all purchases. Each starts from the same first
-    values. Raises TrainError when there is nothing to learn from, or the numbers are not finite.
+    values; with a `past` the first two know that alone. Raises TrainError when there is nothing to
+    learn from, or the numbers are not finite.
     """
-    check(settings, histories, catalog)
+    log = {phase: material(settings, histories, catalog, past, phase) for phase in PARTS}
+    check(settings, *log["train"][1:])
     progress = resume.progress if resume else Progress(epochs=settings.train.epochs)
-    phases = phases_of(settings, histories)
+    phases = phases_of(settings, *log["train"][:2])
     if progress.phase not in phases:
         progress = replace(progress, phase=phases[0])
     for phase in phases[phases.index(progress.phase) :]:
@@ -112,12 +117,22 @@ def fit(
             progress = replace(progress, phase=phase, epoch=0, finished=False)
         if progress.finished:
             continue
+        cut, histories, catalog = log[phase]
         model, optimizers = _first_values(settings, histories, catalog, worker)
         if resume and resume.progress.phase == phase:
             _restore(model, optimizers, resume, len(histories), worker)
-        for state in _phase(settings, histories, catalog, worker, model, optimizers, progress):
+        for state in _phase(settings, histories, catalog, cut, worker, model, optimizers, progress):
             progress = state.progress
             yield state
+
+
+def material(
+    settings: Settings, histories: Histories, catalog: Catalog, past: Past | None, phase: PhaseName
+) -> tuple[Cut, Histories, Catalog]:
+    """How the log is cut, and what a phase may know of it."""
+    if past is not None and phase != "all":
+        return past.cut, past.histories, past.catalog
+    return UserCut(settings.history.train_fraction), histories, catalog
 
 
 def check(settings: Settings, histories: Histories, catalog: Catalog) -> None:
@@ -133,14 +148,14 @@ def check(settings: Settings, histories: Histories, catalog: Catalog) -> None:
         )
 
 
-def phases_of(settings: Settings, histories: Histories) -> list[PhaseName]:
+def phases_of(settings: Settings, cut: Cut, histories: Histories) -> list[PhaseName]:
     """The phases of a training, in order."""
     phases: list[PhaseName] = ["train"]
     if settings.train.serve == "all":
         phases.append("all")
     if settings.train.patience == 0:
         return phases
-    if held_back(settings, histories, Worker())[0].size == 0:
+    if held_back(settings, histories, cut, Worker())[0].size == 0:
         log.warning(
             "no customer has a purchase to validate on: all %d epochs are run",
             settings.train.epochs,
@@ -167,6 +182,7 @@ def _phase(
     settings: Settings,
     histories: Histories,
     catalog: Catalog,
+    cut: Cut,
     worker: Worker,
     model: Network,
     optimizers: Optimizers,
@@ -174,7 +190,7 @@ def _phase(
 ) -> Iterator[State]:
     """The epochs of a phase that are still to do."""
     phase, train = progress.phase, settings.train
-    part = histories.part(PARTS[phase], settings.history.train_fraction)
+    part = cut.part(histories, PARTS[phase])
     bought = Bought.of(part, len(catalog))
     counted = _counted(settings, part, catalog)
     fixed = counted.tensors() if counted else {}
@@ -184,7 +200,7 @@ def _phase(
         progress = replace(progress, epoch=epoch, loss=loss)
         if phase == "select":
             saved = _saved(settings, histories, catalog, worker, model, fixed)
-            ndcg = validate(settings, saved, histories, worker)
+            ndcg = validate(settings, saved, histories, cut, worker)
             validation = (*progress.validation, ndcg)
             best = int(np.argmax(validation)) + 1
             over = epoch == train.epochs or epoch - best >= train.patience

@@ -6,6 +6,7 @@ Nothing here sees the test part, or anything that follows the training part.
 import numpy as np
 import torch
 
+from rum_core.data.cuts import Cut
 from rum_core.data.histories import Histories
 from rum_core.evaluation.metrics import METRICS, hit_places, per_user
 from rum_core.evaluation.protocols import distinct
@@ -19,13 +20,15 @@ VALIDATION_USERS = 20_000  # at most, of all workers, drawn with the seed
 SAMPLE = 3  # the stream of random numbers that draws them; the phases have those before it
 
 
-def validate(settings: Settings, model: SavedModel, histories: Histories, worker: Worker) -> float:
+def validate(
+    settings: Settings, model: SavedModel, histories: Histories, cut: Cut, worker: Worker
+) -> float:
     """Mean NDCG@N of the validation cut, from the memory after part "fit"; that part left out.
 
     `model` knows part "fit", and the rows of this worker's users if it has any.
     """
-    users, targets = held_back(settings, histories, worker)
-    before = histories.take(users).part("fit", settings.history.train_fraction)
+    users, targets = held_back(settings, histories, cut, worker)
+    before = cut.part(histories.take(users), "fit")
     top_n = min(settings.recommend.top_n, len(model.catalog))
     sums = torch.zeros(2, dtype=torch.float64, device=worker.device)
     if len(users):
@@ -37,13 +40,15 @@ def validate(settings: Settings, model: SavedModel, histories: Histories, worker
 
 
 def held_back(
-    settings: Settings, histories: Histories, worker: Worker
+    settings: Settings, histories: Histories, cut: Cut, worker: Worker
 ) -> tuple[np.ndarray, Histories]:
-    """This worker's validation users (V,), and their targets: new items of the validation cut."""
-    fraction = settings.history.train_fraction
-    seen = histories.part("fit", fraction)
-    targets = distinct(histories.after("fit", fraction), seen=seen)
-    users = np.flatnonzero(targets.lengths > 0)
+    """This worker's validation users (V,), and their targets: new items of the validation cut.
+
+    Who bought nothing in part "fit" (split by time) gets popular items of any model: left out.
+    """
+    seen = cut.part(histories, "fit")
+    targets = distinct(cut.after(histories, "fit"), seen=seen)
+    users = np.flatnonzero((targets.lengths > 0) & (seen.lengths > 0))
     users = stream(settings.train.seed, SAMPLE).permutation(users)[:VALIDATION_USERS]
     users = np.sort(users[users % worker.world == worker.rank])
     return users, targets.take(users)

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 
 from rum_core.data.catalog import Catalog
+from rum_core.data.cuts import UserCut
 from rum_core.data.histories import Histories
 from rum_core.evaluation.metrics import hit_places, per_user
-from rum_core.evaluation.protocols import Split, paper_split
+from rum_core.evaluation.protocols import Split, held_out_split
 from rum_core.ranking.ranking import rank
 from rum_core.store.checkpoint import SavedModel
 
@@ -40,7 +41,7 @@ def split() -> Split:
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in whole])]).astype(np.int64)
     histories = Histories(pa.array(list(train)), offsets, items, np.arange(len(items)))
     new = np.zeros(len(whole), dtype=bool)
-    split = paper_split(histories, new=new, train_fraction=0.7, exclude_seen=True)
+    split = held_out_split(histories, new=new, cut=UserCut(0.7), exclude_seen=True)
     assert split.train.lengths.tolist() == [len(row) for row in train.values()]
     return split
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rum_core import schema
+from rum_core.data.cuts import UserCut
 from rum_core.data.histories import Histories, part_length
 
 LENGTHS = np.arange(1, 20_001)
@@ -56,8 +57,8 @@ def test_taking_apart_keeps_every_purchase_in_its_place(lists, data):
     assert taken.user_ids.to_pylist() == [f"u{n}" for n in users]
     assert lists_of(histories.known()) == [[i for i in x if i >= 0] for x in lists]
     for part in ("fit", "train", "all"):
-        head, tail = histories.part(part, 0.7), histories.after(part, 0.7)
-        whole = histories.part("train", 0.7) if part == "fit" else histories
+        head, tail = UserCut(0.7).part(histories, part), UserCut(0.7).after(histories, part)
+        whole = UserCut(0.7).part(histories, "train") if part == "fit" else histories
         both = [a + b for a, b in zip(lists_of(head), lists_of(tail), strict=True)]
         assert both == lists_of(whole)
 

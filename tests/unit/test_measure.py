@@ -17,8 +17,8 @@ from rum_core.evaluation.measure import (
     Measured,
     Row,
     contenders,
+    held_out_rows,
     new_users,
-    paper_rows,
     training_counts,
 )
 from rum_core.evaluation.protocols import end_of
@@ -68,7 +68,8 @@ def measured(store: Store, model: SavedModel, catalog: Catalog, blocks: list[pa.
 
 
 def rows_of(found: Measured, model: SavedModel) -> tuple[list[Row], dict[str, Row]]:
-    return paper_rows(found, model.catalog.purchases, model.catalog.tie_rank, resamples=100, seed=0)
+    counts, ties = model.catalog.purchases, model.catalog.tie_rank
+    return held_out_rows(found, "paper", counts, ties, resamples=100, seed=0)
 
 
 def test_any_split_into_blocks_gives_the_same_rows(tmp_path: Path) -> None:

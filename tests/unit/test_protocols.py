@@ -7,14 +7,14 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rum_core.data.cuts import UserCut
 from rum_core.data.histories import Histories, part_length
 from rum_core.evaluation.protocols import (
     SEGMENTS,
     distinct,
     end_of,
     followed,
-    has_times,
-    paper_split,
+    held_out_split,
     segments,
 )
 from rum_core.settings import from_dict
@@ -35,7 +35,7 @@ def test_paper_split_agrees_with_a_loop(
     bought: list[list[int]], fresh: list[bool], exclude_seen: bool
 ) -> None:
     new = np.array(fresh[: len(bought)])
-    split = paper_split(histories(bought), new=new, train_fraction=0.7, exclude_seen=exclude_seen)
+    split = held_out_split(histories(bought), new=new, cut=UserCut(0.7), exclude_seen=exclude_seen)
     expected = []
     for user, items in enumerate(bought):
         cut = int(part_length(np.array([len(items)]), "train", 0.7)[0])
@@ -54,7 +54,7 @@ def test_paper_split_agrees_with_a_loop(
 
 def test_a_new_user_with_two_purchases_is_measured_on_the_second() -> None:
     bought = histories([[3, 4], [3, 4]])
-    split = paper_split(bought, new=np.array([True, False]), train_fraction=0.7, exclude_seen=True)
+    split = held_out_split(bought, new=np.array([True, False]), cut=UserCut(0.7), exclude_seen=True)
     assert split.users.tolist() == [0]
     assert split.train[0].tolist() == [3]
     assert split.targets[0].tolist() == [4]
@@ -89,7 +89,7 @@ def test_distinct_keeps_the_first_of_each_user() -> None:
 
 
 def test_which_logs_are_dated() -> None:
-    assert has_times(from_dict({"source": {"columns": {"time": 3}}}).source)
-    assert has_times(from_dict({"source": {"format": "movielens"}}).source)
-    assert not has_times(from_dict({"source": {"format": "rum"}}).source)
-    assert not has_times(from_dict({"source": {"columns": {"order": "pos"}}}).source)
+    assert from_dict({"source": {"columns": {"time": 3}}}).source.dated
+    assert from_dict({"source": {"format": "movielens"}}).source.dated
+    assert not from_dict({"source": {"format": "rum"}}).source.dated
+    assert not from_dict({"source": {"columns": {"order": "pos"}}}).source.dated

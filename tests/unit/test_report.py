@@ -172,6 +172,23 @@ def test_a_whole_night_shows_its_figures(store: Store, settings: Settings) -> No
     assert len(text) < 300_000
 
 
+def test_a_night_that_is_split_by_time_is_not_set_beside_others(
+    store: Store, settings: Settings
+) -> None:
+    whole_night(store)
+    assert "points since 2011-07-01" in rendered(store, settings)[0]
+    tonight = evaluation(NIGHT, 0.0625)
+    protocol = [p if p == "following" else "time" for p in tonight["protocol"].to_pylist()]
+    tonight = tonight.set_column(tonight.column_names.index("protocol"), "protocol", [protocol])
+    store.write_table(evaluations_path(NIGHT), tonight)
+    moment = "2011-05-04 12:00:00 UTC"
+    evaluate = {"seconds": 2.0, "model": "rum", "model_id": "m1", "protocol": "time", "cut": moment}
+    write_record(store, NIGHT, "evaluate", evaluate)
+    page, _ = rendered(store, settings)
+    assert f"Protocol “time”: the models know what was bought before {moment}" in page
+    assert "points since" not in page
+
+
 def test_the_page_stands_alone_and_its_links_are_alive(store: Store, settings: Settings) -> None:
     whole_night(store)
     text, page = rendered(store, settings)

@@ -14,10 +14,11 @@ import torch
 
 from rum_core import settings as s
 from rum_core.data.catalog import Catalog
+from rum_core.data.cuts import UserCut
 from rum_core.data.histories import Histories
 from rum_core.data.simulated import CHAIN, SET, simulate
 from rum_core.evaluation.metrics import METRICS, hit_places, per_user
-from rum_core.evaluation.protocols import paper_split
+from rum_core.evaluation.protocols import held_out_split
 from rum_core.models.registry import MODELS
 from rum_core.models.rum import Rum
 from rum_core.ranking.feature_level import Writes, replay
@@ -65,7 +66,7 @@ def trained(
 ) -> SavedModel:
     """A model of the training parts, by the same settings for all."""
     chosen = settings_of(name, {"epochs": epochs, "dropout": dropout}, **model)
-    part, plain = histories.part("train", 0.7).items, oracle.catalog_of(items)
+    part, plain = UserCut(0.7).part(histories, "train").items, oracle.catalog_of(items)
     catalog = Catalog(plain.ids, np.bincount(part, minlength=items), plain.hashes)
     if MODELS[name].gradients:
         *_, last = fit(chosen, histories, catalog, Worker())
@@ -78,7 +79,7 @@ def trained(
 def ndcg(model: SavedModel, histories: Histories) -> np.ndarray:
     """NDCG of each user with a target (U,)."""
     nobody = np.zeros(len(histories), dtype=bool)
-    split = paper_split(histories, new=nobody, train_fraction=0.7, exclude_seen=True)
+    split = held_out_split(histories, new=nobody, cut=UserCut(0.7), exclude_seen=True)
     lists = rank(model, split.train, top_n=5).items
     values = per_user(hit_places(lists, split.targets), split.targets.lengths)
     return values[:, METRICS.index("ndcg")]
@@ -127,7 +128,7 @@ def test_planted_patterns_are_learned_by_rum_and_not_by_mf(
 ) -> None:
     """One-to-one and one-to-multiple, section 5.4: is what the pattern calls for in the list?"""
     histories, names = shop
-    part = histories.part("train", 0.7)
+    part = UserCut(0.7).part(histories, "train")
     wanted = np.array([called_for(names, part[u].tolist(), kind) for u in range(len(part))])
     asked = np.flatnonzero(wanted >= 0)
     assert len(asked) > 50
@@ -232,7 +233,7 @@ def same_lists(one: SavedModel, two: SavedModel, histories: Histories, of_two: A
 def test_a_trained_model_without_memory_is_matrix_factorisation(
     shop: tuple[Histories, list[str]], rum: SavedModel
 ) -> None:
-    part = shop[0].part("train", 0.7)
+    part = UserCut(0.7).part(shop[0], "train")
     tables = {n: rum.tensors[n] for n in ("user", "item", "item_bias")}
     plain = replace(rum, config={"model": "mf"}, tensors=tables)
     same_lists(replace(rum, config=rum.config | {"alpha": 0.0}), plain, part)
@@ -242,7 +243,7 @@ def test_a_trained_model_of_one_slot_scores_like_fpmc(
     shop: tuple[Histories, list[str]], rum: SavedModel
 ) -> None:
     """Eq 18, with l = r = q."""
-    part, q = shop[0].part("train", 0.7), rum.tensors["item"]
+    part, q = UserCut(0.7).part(shop[0], "train"), rum.tensors["item"]
     fpmc = replace(rum, config={"model": "fpmc"}, tensors={**rum.tensors, "last": q, "next": q})
     same_lists(replace(rum, config=rum.config | {"alpha": 1.0, "slots": 1}), fpmc, part)
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from rum_core import settings as s
 from rum_core.data.catalog import Catalog
+from rum_core.data.cuts import UserCut
 from rum_core.data.histories import Histories
 from rum_core.evaluation.metrics import METRICS, hit_places, per_user
-from rum_core.evaluation.protocols import paper_split
+from rum_core.evaluation.protocols import held_out_split
 from rum_core.models.registry import MODELS
 from rum_core.ranking.ranking import Ranker
 from rum_core.store.checkpoint import SavedModel
@@ -304,7 +305,7 @@ def test_a_customer_who_bought_everything_and_one_who_bought_one_thing() -> None
 def ndcg(model: SavedModel, histories: Histories) -> np.ndarray:
     """NDCG of each user with a target (U,)."""
     nobody = np.zeros(len(histories), dtype=bool)
-    split = paper_split(histories, new=nobody, train_fraction=0.7, exclude_seen=True)
+    split = held_out_split(histories, new=nobody, cut=UserCut(0.7), exclude_seen=True)
     lists = Ranker(model).rank(split.train, top_n=5).items
     values = per_user(hit_places(lists, split.targets), split.targets.lengths)
     return values[:, METRICS.index("ndcg")]
@@ -312,7 +313,7 @@ def ndcg(model: SavedModel, histories: Histories) -> np.ndarray:
 
 def trained(chosen: s.Settings, histories: Histories, items: int) -> tuple[np.ndarray, np.ndarray]:
     """What a model and MostPopular reach for each user, both of the training part."""
-    part = histories.part("train", 0.7).items
+    part = UserCut(0.7).part(histories, "train").items
     plain = oracle.catalog_of(items)
     catalog = Catalog(plain.ids, np.bincount(part, minlength=items), plain.hashes)
     worker = Worker()

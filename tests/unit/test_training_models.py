@@ -8,6 +8,7 @@ import pytest
 
 from rum_core import settings as s
 from rum_core.data.catalog import Catalog
+from rum_core.data.cuts import UserCut
 from rum_core.models.registry import MODELS
 from rum_core.ranking.ranking import rank
 from rum_core.settings import config_of
@@ -100,7 +101,7 @@ def test_a_closed_form_does_not_depend_on_how_items_are_numbered() -> None:
         lists = []
         for histories, catalog in ((HISTORIES, CATALOG), (HISTORIES.remap(numbers), renamed)):
             *_, (_, tensors) = fit_closed(chosen, histories, catalog)
-            part = histories.part("train", 0.7)
+            part = UserCut(0.7).part(histories, "train")
             known = Catalog(catalog.ids, np.bincount(part.items, minlength=ITEMS), catalog.hashes)
             model = SavedModel("m", config_of(chosen), tensors, known, histories.user_ids, {})
             found = rank(model, part, top_n=5)
