@@ -1,4 +1,4 @@
-"""Our metrics against trec_eval, by which the field of information retrieval has measured since 1992.
+"""Our metrics against trec_eval, by which information retrieval has measured since 1992.
 
 Its NDCG has the Z of each user: `ndcg_user`. The paper's Z is the same for all, and both are one
 where a user has at least N targets; there `ndcg` is compared too.
