@@ -186,6 +186,18 @@ class Model(Section):
         description="strength of the attention (eq 7, 9)",
         json_schema_extra=_of("rum"),
     )
+    merge: Literal["add", "product", "concat"] = Field(
+        "add",
+        description="how p* and the READ become p_u (eq 3): their sum, an element-wise product, or "
+        "side by side through a learned matrix; all but add train and rank slower",
+        json_schema_extra=_of("rum"),
+    )
+    predict: Literal["inner", "network"] = Field(
+        "inner",
+        description="how p_u and q_i become a score (eq 4): their inner product, or with one "
+        "hidden layer beside it; a network trains and ranks slower",
+        json_schema_extra=_of("rum"),
+    )
     transitions: bool = Field(
         False,
         description="item level: what was bought after what is counted, and mixed into the READ "
@@ -293,6 +305,20 @@ class Model(Section):
         if value not in MODELS:
             raise ValueError(f"there is no such model: use one of {', '.join(MODELS)}")
         return value
+
+    @model_validator(mode="after")
+    def _plain_where_counted(self) -> "Model":
+        if self.counts and self.opened:
+            raise ValueError(
+                "model.transitions are mixed into the plain model alone: leave model.merge = add "
+                "and model.predict = inner, or turn them off"
+            )
+        return self
+
+    @property
+    def opened(self) -> bool:
+        """Whether it is RUM with another MERGE or PREDICT than the paper's."""
+        return self.name == "rum" and (self.merge != "add" or self.predict != "inner")
 
     @property
     def counts(self) -> bool:

@@ -79,6 +79,25 @@ def counted(
     return parts
 
 
+def merge(tensors: Tensors, kind: str, p_star: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """MERGE, eq 3, of p* and what was read (D,)."""
+    if kind == "concat":
+        return np.asarray(tensors["merge"], np.float64) @ np.concatenate([p_star, r])
+    if kind == "product":
+        return np.array([(1 + a) * (1 + b) - 1 for a, b in zip(p_star, r, strict=True)])
+    return p_star + r
+
+
+def predict(tensors: Tensors, kind: str, p_u: np.ndarray, q_i: np.ndarray) -> float:
+    """PREDICT, eq 4, before its sigmoid and the item's bias."""
+    if kind == "network":
+        t = {name: np.asarray(value, np.float64) for name, value in tensors.items()}
+        units = t["hidden"] @ np.concatenate([p_u, q_i]) + t["hidden_bias"]
+        weighted = [w * a * b for w, a, b in zip(t["product"], p_u, q_i, strict=True)]
+        return float(sum(weighted) + t["out"] @ np.maximum(units, 0.0))
+    return float(p_u @ q_i)
+
+
 def score_user(
     tensors: Tensors, config: dict[str, Any], user_row: int | None, history: Sequence[int]
 ) -> np.ndarray:
@@ -94,10 +113,11 @@ def score_user(
             z = read_item(q[i], list(M), config["beta"])
         else:
             z = read_feature(q[i], np.asarray(tensors["feature"], np.float64), config["beta"])
-        p_u = p_star.copy()
+        r = np.zeros(q.shape[1])
         for z_k, m_k in zip(z, M, strict=True):
-            p_u = p_u + config["alpha"] * z_k * m_k
-        scores[i] = p_u @ q[i]
+            r = r + config["alpha"] * z_k * m_k
+        p_u = merge(tensors, config.get("merge", "add"), p_star, r)
+        scores[i] = predict(tensors, config.get("predict", "inner"), p_u, q[i])
         if config.get("item_bias"):
             scores[i] += float(tensors["item_bias"][i])
         if config.get("transitions"):

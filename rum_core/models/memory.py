@@ -26,9 +26,17 @@ def read_item(w: Tensor, filled: Tensor, beta: float) -> Tensor:
 
     Where no slot is filled (..., S) the memory contributes 0.
     """
+    return (attend(w, filled, beta) * w).sum(dim=-1)
+
+
+def attend(w: Tensor, filled: Tensor, beta: float) -> Tensor:
+    """The attention of READ, item level, eq 6-7: z (..., S) of w_k = q_i . m_k over filled slots.
+
+    All 0 where no slot is filled.
+    """
     some = filled.any(dim=-1, keepdim=True)
     logits = (beta * w).masked_fill(~filled & some, -torch.inf)
-    return torch.where(some, torch.softmax(logits, dim=-1) * w, 0.0).sum(dim=-1)
+    return torch.where(some, torch.softmax(logits, dim=-1), 0.0)
 
 
 def read_shared(w: Tensor, inside: Tensor, beta: float) -> Tensor:

@@ -20,6 +20,7 @@ INIT_ROWS = 65_536
 TABLES = (  # each has its own stream of random numbers
     *("item", "user", "feature", "erase", "add", "next", "last", "read", "carry"),
     *("position", "query", "key", "value", "inner", "outer"),
+    "hidden",
 )
 STRETCH = 128  # purchases of a long history that are scored at a time
 

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from rum_core.models import memory, network
+from rum_core.models.merge import MERGES
 from rum_core.models.network import Network, Rows, Scores, normal
 from rum_core.models.noise import Noise
+from rum_core.models.predict import PREDICTS
 from rum_core.settings import Model
 
+OPEN_STRETCH = 32  # purchases at a time where each candidate reads a vector
 FIRST_MIXTURE = (1.0, -3.0)  # log g and h: the counts lead at first
 
 
@@ -28,6 +31,13 @@ class Rum(Network):
         D, K, std = settings.dim, settings.slots, settings.init_std
         if settings.counts:
             self.mixture = nn.Parameter(torch.tensor(FIRST_MIXTURE))
+        if settings.merge == "concat":
+            self.merge = nn.Parameter(torch.eye(D).repeat(1, 2))
+        if settings.predict == "network":
+            self.product = nn.Parameter(torch.ones(D))
+            self.hidden = nn.Parameter(normal(seed, "hidden", D, 2 * D, D**-0.5))
+            self.hidden_bias = nn.Parameter(torch.zeros(D))
+            self.out = nn.Parameter(torch.zeros(D))
         if settings.level == "feature":
             self.feature = nn.Parameter(normal(seed, "feature", K, D, std))
             self.erase = nn.Linear(D, D)
@@ -48,7 +58,7 @@ class Rum(Network):
     ) -> Scores:
         """By the level's scorer."""
         assert p is not None
-        scorer = SCORERS[self.settings.level]
+        scorer = open_scores if self.settings.opened else SCORERS[self.settings.level]
         return scorer(self, rows["item"], p, tokens, real, negatives, M)
 
     def mixed(self, y: Tensor, s: Tensor) -> Tensor:
@@ -58,11 +68,16 @@ class Rum(Network):
     def stretches(self, bptt: int) -> tuple[int, int]:
         """The item level needs what its memory holds; the feature level hands its memory on."""
         if self.settings.level == "item":
-            return max(network.STRETCH, self.settings.slots), self.settings.slots
+            stretch = OPEN_STRETCH if self.settings.opened else network.STRETCH
+            return max(stretch, self.settings.slots), self.settings.slots
         return bptt, 0
 
     def cells(self, negatives: int, *, own: bool, length: int) -> int:
-        """Item level: products of candidates and purchases; feature level: a memory."""
+        """Item level: products of candidates and purchases; feature level: a memory. Another MERGE
+        or PREDICT: a vector of what was read, or the attention, of every candidate."""
+        if self.settings.opened:
+            widest = max(self.settings.dim, length, self.settings.slots)
+            return max((1 + negatives) * widest, self.settings.slots * self.settings.dim)
         if self.settings.level == "item":
             return (1 + negatives) * length if own else negatives
         D, K = self.settings.dim, self.settings.slots
@@ -122,6 +137,50 @@ def feature_scores(
     q_n = embedding(negatives, q)  # (B, L, n, D)
     read = memory.read_feature(q_n, embedding(negatives, z), before[:, :, None])
     return positive, _product(p, q_n) + settings.alpha * read, M
+
+
+def open_scores(
+    model: Rum,
+    q: Tensor,
+    p: Tensor,
+    tokens: Tensor,
+    real: Tensor,
+    negatives: Tensor,
+    M: Tensor | None,
+) -> Scores:
+    """As `item_scores` and `feature_scores`, by any MERGE and PREDICT: these need the vector that a
+    candidate reads, (B, L, C, D), and not only its product with q_i."""
+    settings, tensors = model.settings, dict(model.named_parameters())
+    Q = embedding(tokens, q)  # (B, L, D)
+    if settings.level == "item":
+        inside = memory.window(tokens.shape[1], settings.slots, tokens.device)
+
+        def read(items: Tensor) -> Tensor:
+            w = torch.einsum("blcd,bjd->blcj", embedding(items, q), Q)
+            return memory.attend(w, inside[:, None, :], settings.beta) @ Q[:, None]
+
+    else:
+        z, e, a = (
+            memory.address(q, model.feature, settings.beta),
+            memory.erase(q, model.erase.weight, model.erase.bias),
+            memory.add(q, model.add.weight, model.add.bias),
+        )
+        if M is None:
+            M = q.new_zeros(len(tokens), settings.slots, settings.dim)
+        z_t, e_t, a_t = (embedding(tokens, table) for table in (z, e, a))
+        before, M = memory.replay_feature(M, z_t, e_t, a_t, real)  # (B, L, K, D)
+
+        def read(items: Tensor) -> Tensor:
+            return embedding(items, z) @ before
+
+    def scores(items: Tensor) -> Tensor:
+        """Of items (B, L, C): the purchases' own, or such as all share (1, 1, C)."""
+        p_u = MERGES[settings.merge](p[:, None, None], settings.alpha * read(items), tensors)
+        y: Tensor = PREDICTS[settings.predict](p_u, embedding(items, q), tensors)
+        return y
+
+    shared = negatives[None, None] if negatives.dim() == 1 else negatives
+    return scores(tokens[..., None])[..., 0], scores(shared), M
 
 
 SCORERS: dict[str, Scorer] = {"item": item_scores, "feature": feature_scores}  # type: ignore[dict-item]

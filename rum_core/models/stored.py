@@ -24,6 +24,13 @@ _AFFINE = {
 _LAYERS = dict.fromkeys(("query", "key", "value", "inner", "outer"), "YDD")
 _NEIGHBOURS = {"indptr": "P", "indices": "N", "weights": "N", "item_bias": "I"}
 _COUNTED = {f"transitions.{name}": _NEIGHBOURS[name] for name in ("indptr", "indices", "weights")}
+_OPEN: dict[str, dict[str, str]] = {  # by MERGE and PREDICT
+    "add": {},
+    "product": {},
+    "concat": {"merge": "DE"},
+    "inner": {},
+    "network": {"product": "D", "hidden": "DE", "hidden_bias": "D", "out": "D"},
+}
 _TYPES = {"indptr": np.int64, "indices": np.int32}  # of the others: float32
 
 SHAPES: dict[str, dict[str, str]] = {
@@ -60,6 +67,8 @@ def check_stored(config: dict[str, Any], tensors: Tensors, items: int, users: in
     settings = _settings(name, config)
     sizes = {"I": items, "U": users}
     shapes = SHAPES[f"rum {settings.level}" if name == "rum" else name]
+    if name == "rum":
+        shapes = {**shapes, **_OPEN[settings.merge], **_OPEN[settings.predict]}
     if settings.counts:
         shapes = {**shapes, **_COUNTED, "mixture": "G"}
     optional = {"item_bias": "I"} if "item" in shapes else {}
@@ -74,6 +83,8 @@ def check_stored(config: dict[str, Any], tensors: Tensors, items: int, users: in
             raise DamagedError(f"its tensors have {key} {sizes[letter]}, its config {config[key]}")
     if "Y" in sizes and sizes["Z"] != 2 * sizes["Y"] + 1:
         raise DamagedError("it has more or fewer norms than its layers need")
+    if "E" in sizes and sizes["E"] != 2 * sizes["D"]:
+        raise DamagedError(f"tensor merge or hidden has {sizes['E']} columns, not 2 D")
     if sizes.get("G", 2) != 2:
         raise DamagedError(f"tensor mixture has {sizes['G']} numbers, not 2")
     for prefix in ("", "transitions."):

@@ -49,6 +49,14 @@ class ItemLevel:
         return items, scores, *memory.because(items, scores, because)
 
 
+def because_of(
+    model: ItemLevel, block: Block, items: np.ndarray, scores: np.ndarray, most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The purchases (U, N, B) with the most attention for items (U, N), and it: `_Memory.because`
+    of lists that were made otherwise."""
+    return _Memory(model, block).because(items, scores, most)
+
+
 class _Memory:
     """A block's memories: slot s of user u holds item slots[offsets[u] + s], oldest first."""
 

@@ -95,13 +95,13 @@ def _rank(
             for n in range(count):
                 j = which[n]
                 if allowed[j] and not contains(barred, start, stop, j):
-                    _insert(items[u], scores[u], j, np.float32(sums[j]), tie_rank)
+                    insert(items[u], scores[u], j, np.float32(sums[j]), tie_rank)
             free = 0
             for j in order:  # the untouched, best first
                 if free == top_n:
                     break
                 if not touched[j] and not contains(barred, start, stop, j):
-                    _insert(items[u], scores[u], j, np.float32(bias[j]), tie_rank)
+                    insert(items[u], scores[u], j, np.float32(bias[j]), tie_rank)
                     free += 1
             for n in range(count):
                 touched[which[n]] = False
@@ -109,7 +109,7 @@ def _rank(
 
 
 @njit(cache=True)
-def _insert(items: Any, scores: Any, item: int, score: Any, tie_rank: Any) -> None:
+def insert(items: Any, scores: Any, item: int, score: Any, tie_rank: Any) -> None:
     """Put an item into a user's list (N,), which is in the order of (-score, tie rank)."""
     at = len(items)
     while at > 0 and (

@@ -20,6 +20,7 @@ from rum_core.models.registry import MODELS, ranked_by
 from rum_core.ranking.block import Block
 from rum_core.ranking.feature_level import FeatureLevel
 from rum_core.ranking.item_level import ItemLevel
+from rum_core.ranking.opened import Opened
 from rum_core.store.checkpoint import SavedModel
 
 POPULAR = "popular"
@@ -57,6 +58,8 @@ LEVELS: dict[str, Callable[[SavedModel], Scorer]] = {"item": ItemLevel, "feature
 
 def by_level(model: SavedModel) -> Scorer:
     """RUM's scorer."""
+    if model.config.get("merge", "add") != "add" or model.config.get("predict", "inner") != "inner":
+        return Opened(model)
     return LEVELS[model.config["level"]](model)
 
 

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from rum_core.data.histories import Histories
+from rum_core.models.merge import MERGES
 from rum_core.models.popularity import MostPopular
+from rum_core.models.predict import PREDICTS
 from rum_core.models.registry import MODELS, OF_NEIGHBOURS
 from rum_core.ranking.dense import EPSILON
 from rum_core.ranking.ranking import POPULAR, Ranking, candidate_items, empty_ranking
@@ -40,11 +42,13 @@ def last_memory(model: SavedModel, history: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def rum_scores(model: SavedModel, p: np.ndarray, history: np.ndarray) -> np.ndarray:
-    """p_u . q_i, eq 1-4."""
+    """PREDICT of MERGE, eq 1-4; without other names in its config p_u . q_i."""
     q = model.tensors["item"].astype(np.float64)
     memory, met = last_memory(model, history)
-    p_u = p + model.config["alpha"] * attention(model, met) @ memory  # (I, D)
-    return np.asarray((p_u * q).sum(axis=1))
+    read = model.config["alpha"] * attention(model, met) @ memory  # (I, D)
+    t = {name: tensor.astype(np.float64) for name, tensor in model.tensors.items()}
+    p_u = MERGES[model.config.get("merge", "add")](p, read, t)
+    return np.asarray(PREDICTS[model.config.get("predict", "inner")](p_u, q, t))
 
 
 def counted_parts(model: SavedModel, history: np.ndarray) -> np.ndarray:

@@ -1,0 +1,206 @@
+"""Every MERGE and PREDICT against the oracle: training, ranking, first values and gradients."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rum_core.data.catalog import Catalog
+from rum_core.data.histories import Histories
+from rum_core.errors import DamagedError
+from rum_core.models.merge import MERGES
+from rum_core.models.predict import PREDICTS
+from rum_core.models.rum import SCORERS, Rum, open_scores
+from rum_core.models.stored import check_stored
+from rum_core.ranking import reference
+from rum_core.ranking.opened import Opened
+from rum_core.ranking.ranking import Ranker, rank
+from rum_core.settings import Model, SettingsError, config_of, from_dict
+from rum_core.store.checkpoint import SavedModel
+from rum_core.training.loop import fit
+from rum_core.training.step import Worker
+from tests import oracle
+
+LEVELS = ("item", "feature")
+FORMS = list(product(MERGES, PREDICTS))
+OPEN = [form for form in FORMS if form != ("add", "inner")]
+ITEMS, USERS, D = 25, 6, 4
+quick = settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+)
+
+
+def network_of(level: str, merge: str, predict: str, seed: int, **more: Any) -> Rum:
+    """Parameters in float64, every one random and large enough to matter."""
+    values = {"dim": D, "slots": 3, "alpha": 0.7, "beta": 1.3, "item_bias": False, **more}
+    chosen = Model(level=level, merge=merge, predict=predict, **values)
+    model = Rum(chosen, ITEMS, USERS, seed).double()
+    rng = np.random.default_rng(seed)
+    for parameter in model.parameters():
+        parameter.data = torch.from_numpy(rng.normal(0, 0.8, parameter.shape))
+    return model
+
+
+def saved(level: str, merge: str, predict: str, seed: int) -> SavedModel:
+    model = network_of(level, merge, predict, seed)
+    tensors = {n: p.detach().numpy().astype(np.float32) for n, p in model.named_parameters()}
+    tensors["item_bias"] = np.random.default_rng(seed).normal(size=ITEMS).astype(np.float32)
+    tensors["item"][3:7] = tensors["item"][2]  # items alike, so ties
+    tensors["item_bias"][2:7] = 0.25
+    chosen = model.settings.model_copy(update={"item_bias": True})
+    config = config_of(from_dict({"model": chosen.model_dump()}))
+    catalog = Catalog.from_ids(pa.array(range(ITEMS)), np.arange(ITEMS))
+    return SavedModel("m", config, tensors, catalog, pa.array(range(USERS)), {})
+
+
+def jagged(rng: np.random.Generator) -> Histories:
+    """Of users that the model knows, and two that it does not."""
+    return oracle.histories_of(
+        [rng.integers(0, ITEMS, rng.integers(0, 9)).tolist() for _ in range(USERS + 2)]
+    )
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("merge", "predict"), FORMS)
+@quick
+@given(seed=st.integers(0, 999))
+def test_scores_in_training_are_the_oracles(
+    level: str, merge: str, predict: str, seed: int
+) -> None:
+    model, rng = network_of(level, merge, predict, seed), np.random.default_rng(seed)
+    bought = [rng.integers(0, ITEMS, n).tolist() for n in (5, 1, 3)]
+    real = torch.tensor([[t < len(one) for t in range(5)] for one in bought])
+    tokens = torch.tensor([one + [0] * (5 - len(one)) for one in bought])
+    shared = torch.from_numpy(rng.choice(ITEMS, 4, replace=False))
+    own = torch.from_numpy(rng.integers(0, ITEMS, (3, 5, 2)))
+    p = model.user[:3]
+    positive, of_shared, M = open_scores(model, model.item, p, tokens, real, shared, None)
+    _, of_own, _ = open_scores(model, model.item, p, tokens, real, own, None)
+    tensors = {name: value.detach().numpy() for name, value in model.named_parameters()}
+    config = model.settings.model_dump()
+    for user, history in enumerate(bought):
+        for t, item in enumerate(history):
+            y = oracle.score_user(tensors, config, user, history[:t])
+            assert positive[user, t].item() == pytest.approx(y[item])
+            np.testing.assert_allclose(of_shared[user, t].detach(), y[shared], atol=1e-9)
+            np.testing.assert_allclose(of_own[user, t].detach(), y[own[user, t]], atol=1e-9)
+        if M is not None:
+            after = oracle.replay(tensors, config, history)
+            np.testing.assert_allclose(M[user].detach(), after, atol=1e-12)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_plain_forms_are_the_same_by_either_way(level: str) -> None:
+    model = network_of(level, "add", "inner", 3)
+    given_ = (model, model.item, model.user[:1], torch.tensor([[3, 1, 3, 8]]))
+    more = (torch.ones(1, 4, dtype=torch.bool), torch.arange(ITEMS), None)
+    assert not model.settings.opened
+    for one, other in zip(SCORERS[level](*given_, *more), open_scores(*given_, *more), strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("merge", "predict"), OPEN)
+@quick
+@given(seed=st.integers(0, 10**6), exclude_seen=st.booleans(), top_n=st.integers(1, 9))
+def test_lists_are_the_oracles_and_the_references(
+    level: str, merge: str, predict: str, seed: int, exclude_seen: bool, top_n: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    model, histories = saved(level, merge, predict, seed % 100), jagged(rng)
+    asked = {"top_n": top_n, "exclude_seen": exclude_seen, "because": 3}
+    found = rank(model, histories, **asked)
+    slowly = reference.rank(model, histories, **asked)
+    for name in ("items", "scores", "because_items", "source", "complete"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(slowly, name), err_msg=name)
+    np.testing.assert_allclose(found.because_weights, slowly.because_weights, rtol=1e-6, atol=1e-12)
+    for u in range(len(histories)):
+        history = histories[u].tolist()
+        if history:
+            row = u if u < USERS else None
+            scores = oracle.score_user(model.tensors, model.config, row, history)
+            seen = set(history) if exclude_seen else set()
+            expected = oracle.top_n(scores, model.catalog.hashes, top_n, seen)
+            assert found.items[u].tolist() == expected
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_any_batching_gives_the_same_bits(level: str) -> None:
+    rng = np.random.default_rng(2)
+    model, histories = saved(level, "concat", "network", 1), jagged(rng)
+    ranker = Ranker(model)
+    assert isinstance(ranker.scorer, Opened)
+    whole = ranker.rank(histories, top_n=5, because=2)
+    for u in rng.permutation(len(histories)):
+        alone = ranker.rank(histories.take(np.array([u])), top_n=5, because=2)
+        for name in ("items", "scores", "because_items", "because_weights"):
+            np.testing.assert_array_equal(getattr(alone, name)[0], getattr(whole, name)[u])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("merge", "predict"), OPEN)
+def test_gradients_reach_every_parameter(level: str, merge: str, predict: str) -> None:
+    model = network_of(level, merge, predict, 0)
+    tokens, real = torch.tensor([[3, 1, 3, 8], [0, 7, 2, 2]]), torch.ones(2, 4, dtype=torch.bool)
+    positive, negative, _ = open_scores(
+        model, model.item, model.user[:2], tokens, real, torch.tensor([2, 5]), None
+    )
+    (torch.sigmoid(positive).sum() - torch.sigmoid(negative).sum()).backward()
+    for name, parameter in model.named_parameters():
+        assert float(parameter.grad.abs().max()) > 1e-5, name
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("merge", "predict"), OPEN)
+def test_first_scores_are_near_those_of_the_plain_model(
+    level: str, merge: str, predict: str
+) -> None:
+    """With the same first embeddings; a product differs by less than what is small squared."""
+    tokens, real = torch.tensor([[3, 1, 3, 8]]), torch.ones(1, 4, dtype=torch.bool)
+    found = []
+    for forms in ({}, {"merge": merge, "predict": predict}):
+        model = Rum(Model(level=level, dim=16, slots=3, **forms), ITEMS, USERS, 0)
+        args = (model, model.item, model.user[:1], tokens, real, torch.arange(ITEMS), None)
+        found.append((open_scores if forms else SCORERS[level])(*args)[1])
+    apart = (found[1] - found[0]).abs().max()
+    assert apart < (0.1 if merge == "product" else 1e-5) * found[0].abs().max()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("merge", "predict"), OPEN)
+def test_training_is_stored_ranked_and_checked(level: str, merge: str, predict: str) -> None:
+    model = {"level": level, "merge": merge, "predict": predict, "dim": 4, "slots": 3}
+    train = {"epochs": 2, "patience": 0, "negatives": 8, "serve": "train"}
+    chosen = from_dict({"model": model, "train": train})
+    rng = np.random.default_rng(0)
+    histories = oracle.histories_of([rng.integers(0, ITEMS, 8).tolist() for _ in range(20)])
+    catalog = oracle.catalog_of(ITEMS)
+    first = Rum(chosen.model, ITEMS, 20, chosen.train.seed)
+    *_, last = fit(chosen, histories, catalog, Worker())
+    tensors = last.tensors(20, Worker())
+    for name, parameter in first.named_parameters():
+        assert not np.array_equal(tensors[name], parameter.detach().numpy()), name
+    config = config_of(chosen)
+    check_stored(config, tensors, ITEMS, 20)
+    for name in set(tensors) - {"item_bias"}:
+        with pytest.raises(DamagedError, match=f"tensor {name} is not there"):
+            check_stored(config, {n: t for n, t in tensors.items() if n != name}, ITEMS, 20)
+    if merge == "concat":
+        narrow = {n: t[:, :-1] if n in ("merge", "hidden") else t for n, t in tensors.items()}
+        with pytest.raises(DamagedError, match="columns, not 2 D"):
+            check_stored(config, narrow, ITEMS, 20)
+    saved_ = SavedModel("m", config, tensors, catalog, histories.user_ids, {})
+    assert rank(saved_, histories, top_n=5).complete.all()
+
+
+def test_transitions_go_with_the_plain_forms_alone() -> None:
+    for forms in ({"merge": "product"}, {"predict": "network"}):
+        with pytest.raises(SettingsError, match=r"mixed into the plain model alone"):
+            from_dict({"model": {"transitions": True, **forms}})
