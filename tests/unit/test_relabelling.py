@@ -30,7 +30,7 @@ from tests import oracle
 USERS, ITEMS, N = 150, 40, 5
 HOT = range(12, 20)  # of the test parts; in training the first items are bought most
 LIMIT = 0.03
-LEVELS = [(name, "item") for name in MODELS] + [("rum", "feature")]
+LEVELS = [(name, "item") for name in MODELS] + [("rum", "feature"), ("rum", "counted")]
 CLOSED = [name for name in MODELS if name not in WITH_GRADIENTS]
 
 
@@ -66,9 +66,10 @@ def trained(name: str, level: str, ids: np.ndarray, *, leak: bool) -> tuple[Save
     histories = histories.remap(catalog.index_of(ids))
     part = UserCut(0.7).part(histories, "train")
     catalog = Catalog(catalog.ids, np.bincount(part.items, minlength=ITEMS), catalog.hashes)
+    kind = {"transitions": True} if level == "counted" else {"level": level}
     settings = from_dict(
         {
-            "model": {"name": name, "level": level, "dim": 8, "slots": 4, "window": 9, "layers": 1},
+            "model": {"name": name, **kind, "dim": 8, "slots": 4, "window": 9, "layers": 1},
             "train": {"serve": "train", "patience": 0, "epochs": 4, "negatives": 40}
             | {"learning_rate": 0.02, "batch_users": 40, "dropout": 0.1},
         }
