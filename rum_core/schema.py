@@ -117,3 +117,23 @@ EVALUATIONS = pa.schema(
         ("hits", pa.int64()),
     ]
 )
+
+
+TRIALS = pa.schema(
+    [
+        ("search", pa.string()),
+        ("model", pa.string()),
+        ("dataset", pa.string()),
+        ("space", pa.string()),
+        ("snapshot", pa.string()),
+        ("trial", pa.int32()),  # from 0, in the order in which they begin
+        ("settings", pa.string()),  # JSON: the values tried, by section and name
+        ("epochs", pa.int32()),  # that were run; 1 for a closed form
+        ("best_epoch", pa.int32()),
+        ("ndcg", pa.float64()),  # the best on the validation cut; null where the trial failed
+        ("validation", pa.list_(pa.float64())),  # NDCG after each epoch
+        ("stopped", pa.bool_()),  # early, for earlier trials were better
+        ("failed", pa.string()),  # why it came to nothing
+        ("seconds", pa.float64()),
+    ]
+)

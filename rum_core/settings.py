@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 from importlib import resources
 from typing import Annotated, Any, Literal, NoReturn
 
+import tomli_w
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -494,6 +495,28 @@ class Gate(Section):
     )
 
 
+class Tune(Section):
+    """How jobs/tune.py searches for settings of `model` and `train`; a night does not look here."""
+
+    space: Literal["default", "paper"] = Field(
+        "default",
+        description="default: the settings given, then random ones of the model's own ranges, poor "
+        "ones stopped early; paper: the paper's grid of learning rate, D and lambda, in random "
+        "order",
+    )
+    trials: int = Field(
+        20, ge=1, le=100_000, description="settings tried; more of them go on with a former search"
+    )
+    at_once: int = Field(
+        2,
+        ge=1,
+        le=1024,
+        description="trials at a time, that share the cores; what stops one early are those that "
+        "had ended before it could begin",
+    )
+    out: str = Field("tuned.toml", min_length=1, description="settings file that is written")
+
+
 class Settings(Section):
     """All settings of a night."""
 
@@ -511,6 +534,7 @@ class Settings(Section):
     evaluate: Evaluate = Evaluate()
     keep: Keep = Keep()
     gate: Gate = Gate()
+    tune: Tune = Tune()
 
     @model_validator(mode="after")
     def _times_to_cut_at(self) -> "Settings":
@@ -568,6 +592,19 @@ def read_toml(config: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"settings file {config} is not TOML: {one_line(error)}") from None
+
+
+def to_toml(settings: Settings) -> str:
+    """A settings file for every night: what was changed, and all that a model is made by.
+
+    The run date and what belongs to one run alone are left out.
+    """
+    changed = settings.model_dump(
+        mode="json", exclude_defaults=True, exclude={"run_date", "force", "tune", "model", "train"}
+    )
+    gradients = MODELS[settings.model.name].gradients
+    train = settings.train.model_dump(mode="json", exclude_defaults=not gradients)
+    return tomli_w.dumps({**changed, "model": settings.model.used(), "train": train})
 
 
 def load(argv: list[str] | None = None, *, prog: str = "rum", about: str = "") -> Settings:

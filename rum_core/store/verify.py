@@ -3,7 +3,8 @@
 A JSON object holds its own checksum. Every other file that counts is named, with its sha256, by
 one of them: parts of the log by the ledger, histories and catalogues by their snapshot, a model's
 files by its config, lists by their manifest, evaluations and reports by the night's records; parts
-of the memory are named by their own. Withdrawn nights are a store within the store.
+of the memory are named by their own, trials of a search by the object beside each. Withdrawn nights
+are a store within the store.
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from rum_core.store.memories import SUFFIX
 from rum_core.store.publish import LATEST, MANIFEST, TABLE
 from rum_core.store.rollback import WITHDRAWN, withdrawn
 from rum_core.store.sweep import TRAINING
+from rum_core.store.trials import TRIALS
 
 # what is there while work goes on, or was when it was cut off: none of it counts
 PASSING = (f"{STAGING}/", f"{TRAINING}/", "logs/", "lock", ".lock", "_lock")
@@ -122,7 +124,7 @@ def _names(path: str, value: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from ((f"{beside}/{name}", wanted) for name, wanted in value[FILES].items())
     elif path.endswith(f"/{MANIFEST}"):
         yield from ((f"{beside}/{entry['name']}", entry["sha256"]) for entry in value["files"])
-    elif path.startswith("nights/"):
+    elif path.startswith(("nights/", f"{TRIALS}/")):
         yield from value.get("sha256", {}).items()
 
 
