@@ -48,7 +48,10 @@ DEFAULT: dict[str, Space] = {
     "seqknn": {
         **_NEIGHBOURS,
         "model.gap": tune.choice([1, 2, 5, 10, 20, 50]),
-        "model.popularity_power": tune.uniform(0.0, 0.8),
+        "model.gap_decay": tune.uniform(0.5, 1.0),
+        "model.backward": tune.uniform(0.0, 0.5),
+        "model.from_power": tune.uniform(0.0, 0.8),
+        "model.to_power": tune.uniform(0.0, 0.8),
     },
     "ease": {**_NEIGHBOURS, "model.ease_l2": tune.loguniform(10.0, 3000.0)},
 }

@@ -1,0 +1,67 @@
+"""Who is compared, on which logs, with which settings; and what the paper prints."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rum_core.models.registry import MODELS
+from rum_core.settings import Settings, from_dict, read_toml
+
+DATA = Path(__file__).parents[4] / "shared" / "data"
+NIGHT = "2026-11-22"  # after all purchases
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model and the settings that its search begins with."""
+
+    name: str
+    level: str = "item"
+    preset: str = ""  # the paper's settings, searched in the paper's grid
+
+
+CONTENDERS: dict[str, Contender] = {
+    "rum-item": Contender("rum"),
+    "rum-feature": Contender("rum", "feature"),
+    **{name: Contender(name) for name in MODELS if name != "rum"},
+    "paper-rum-item": Contender("rum", "item", "paper_item"),
+    "paper-rum-feature": Contender("rum", "feature", "paper_feature"),
+    **{f"paper-{name}": Contender(name, "item", "paper_item") for name in ("mf", "fpmc", "dream")},
+}
+
+_COLUMNS = {"baby": {"order": "pos"}, "video_games": {"time": "timestamp"}}
+PRESETS = ("instant_video", "musical_instruments", "online_retail")
+LOGS = (*PRESETS, *_COLUMNS)
+
+# %, of table 2: P, R, F1, HR, NDCG at 5; one is not to be had
+PRINTED: dict[str, dict[str, tuple[float | None, ...]]] = {
+    "instant_video": {
+        "MostPopular, as printed": (1.110, 1.521, 1.227, 5.178, None),
+        "RUM(F), its best, as printed": (1.405, 1.905, 1.491, 6.287, 1.448),
+    }
+}
+
+
+def settings_of(log: str, contender: str, trials: int, folder: Path) -> Settings:
+    """What the search of a contender begins with; its store and files lie in `folder`."""
+    chosen = CONTENDERS[contender]
+    values = _log(log)
+    of_paper = read_toml(chosen.preset) if chosen.preset else {}
+    values["model"] = {**of_paper.get("model", {}), "name": chosen.name, "level": chosen.level}
+    values["train"] = {**of_paper.get("train", {}), "serve": "train"}
+    values["tune"] = {
+        "space": "paper" if chosen.preset else "default",
+        "trials": trials,
+        "out": str(folder / f"{contender}.toml"),
+    }
+    return from_dict({**values, "store": str(folder / "store"), "run_date": NIGHT})
+
+
+def _log(log: str) -> dict[str, Any]:
+    if log in PRESETS:
+        values = read_toml(log)
+        path = values["source"]["path"].removeprefix("../shared/data/")
+        return {**values, "source": {**values["source"], "path": str(DATA / path)}}
+    columns = {"user": "user", "item": "item", **_COLUMNS[log]}
+    path = str(DATA / log / "interactions.parquet")
+    return {"source": {"path": path, "name": log, "format": "parquet", "columns": columns}}

@@ -1,0 +1,92 @@
+"""One fit of a chosen configuration, and its one meeting with the test part: metrics a customer."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rum_core import schema
+from rum_core.data.catalog import Catalog
+from rum_core.data.histories import Histories
+from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
+from rum_core.evaluation.metrics import METRICS, Floats, hit_places, per_user
+from rum_core.evaluation.protocols import paper_split
+from rum_core.models.registry import MODELS
+from rum_core.ranking.ranking import Ranker
+from rum_core.settings import Settings, config_of
+from rum_core.store.checkpoint import SavedModel
+from rum_core.store.layout import Store, fingerprint
+from rum_core.training.closed import fit_closed
+from rum_core.training.loop import fit
+from rum_core.training.step import Worker
+
+
+@dataclass(frozen=True)
+class Measured:
+    """U customers of one fit."""
+
+    values: Floats  # (U, 6) METRICS
+    seconds: float  # of fitting and ranking
+
+
+def seeds_of(settings: Settings, seeds: int) -> range:
+    """The seeds that a model is fitted with: a closed form knows no chance."""
+    return range(seeds if MODELS[settings.model.name].gradients else 1)
+
+
+def measure(settings: Settings, seed: int, folder: Path) -> Measured:
+    """Fit and measure with a seed, or read what was measured before."""
+    train = settings.train.model_copy(update={"seed": seed})
+    settings = settings.model_copy(update={"train": train})
+    store = Store.open(settings.store)
+    snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
+    chosen = settings.model_dump(mode="json", include={"train", "history", "recommend"})
+    key = fingerprint([snapshot.id, settings.model.used(), chosen])
+    path = folder / "measured" / f"{settings.model.name}-{key}-seed-{seed}.parquet"
+    if not path.exists():
+        everyone = read_histories(store, snapshot.id)
+        enough = everyone.lengths >= settings.history.min_purchases
+        began = time.monotonic()
+        table = _measure(settings, everyone.take(np.flatnonzero(enough)), snapshot.catalog)
+        seconds = f"{time.monotonic() - began:.1f}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        pq.write_table(table.replace_schema_metadata({"seconds": seconds}), part)
+        part.replace(path)
+    table = pq.read_table(path)
+    values = np.stack([table[metric].to_numpy() for metric in METRICS], axis=1)
+    return Measured(values, float(table.schema.metadata[b"seconds"]))
+
+
+def _measure(settings: Settings, histories: Histories, catalog: Catalog) -> pa.Table:
+    """One row a customer with a target."""
+    fraction = settings.history.train_fraction
+    counts = np.bincount(histories.part("train", fraction).items, minlength=len(catalog))
+    known = replace(catalog, purchases=counts)
+    tensors = _fitted(settings, histories, catalog)
+    users = histories.user_ids if "user" in tensors else histories.user_ids.slice(0, 0)
+    model = SavedModel("measured", config_of(settings), tensors, known, users, {})
+    exclude_seen = settings.recommend.exclude_seen
+    split = paper_split(
+        histories,
+        new=np.zeros(len(histories), dtype=bool),
+        train_fraction=fraction,
+        exclude_seen=exclude_seen,
+    )
+    lists = Ranker(model).rank(
+        split.train, top_n=settings.recommend.top_n, exclude_seen=exclude_seen
+    )
+    values = per_user(hit_places(lists.items, split.targets), split.targets.lengths)
+    columns = {metric: values[:, number] for number, metric in enumerate(METRICS)}
+    return pa.table({schema.USER_ID: split.train.user_ids, **columns})
+
+
+def _fitted(settings: Settings, histories: Histories, catalog: Catalog) -> dict[str, np.ndarray]:
+    """Tensors of the model of the training part."""
+    if not MODELS[settings.model.name].gradients:
+        return {p.phase: t for p, t in fit_closed(settings, histories, catalog)}["train"]
+    *_, state = fit(settings, histories, catalog, Worker())
+    return state.tensors(len(histories), Worker())
