@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: nightly test check chaos audit clean
+.PHONY: nightly test check chaos audit paper clean
 
 nightly: $(READY)  ## a whole night on the simulated shop
 	@$(BIN)/python -m rum_core.data.simulated --out build/shop
@@ -22,6 +22,9 @@ check: $(READY)
 
 chaos: $(READY)    ## kills at random moments of a night, on one node, on two, and of the scheduler: an hour
 	@$(BIN)/python -m tests.chaos.kill --out tests/benchmarks/results/chaos.md $(ARGS)
+
+paper: $(READY)    ## every model tuned alike on the paper's log, and measured once: many hours; in parts by ARGS
+	@$(BIN)/python -m tests.benchmarks.paper $(ARGS)
 
 audit: $(READY)    ## known vulnerabilities of the pinned dependencies; asks a public database
 	@$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[audit]'

@@ -44,7 +44,7 @@ def write_trial(store: Store, search: str, trial: Trial, same: dict[str, Any]) -
         **same,
         **asdict(trial),
         "search": search,
-        "settings": json.dumps(trial.settings, sort_keys=True),
+        "settings": json.dumps(trial.settings),
         "epochs": len(trial.validation),
         "best_epoch": trial.best_epoch,
         "ndcg": trial.ndcg,

@@ -83,7 +83,7 @@ def slowly(words: list[str]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "trial": number,
-                "settings": json.dumps(by_section(point), sort_keys=True),
+                "settings": json.dumps(by_section(point)),
                 "validation": curve,
                 "epochs": len(curve),
                 "best_epoch": int(np.argmax(curve)) + 1,
@@ -240,4 +240,5 @@ def test_a_table_that_is_no_trial_is_told(shop: Path, capsys: pytest.CaptureFixt
     store.write_table(path, pa.table({"trial": [0]}))
     assert tune.main(words) == 2
     assert f"{path} is damaged" in capsys.readouterr().err
+    assert path in verify(store).damaged
     store.remove(path.rpartition("/")[0])

@@ -1,6 +1,6 @@
 import pytest
 
-from rum_core.settings import SettingsError, from_dict, load, presets, read_toml
+from rum_core.settings import SettingsError, from_dict, load, presets, read_toml, to_toml
 
 
 def test_command_line_over_environment_over_file(tmp_path, monkeypatch):
@@ -109,3 +109,37 @@ def test_a_secret_in_a_uri_is_refused_and_not_repeated(name, uri):
 )
 def test_an_at_sign_alone_is_no_secret(uri):
     assert load(["--source.path", uri]).source.path == uri
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"model": {"name": "ease", "ease_l2": 12.5}, "train": {"patience": 0}},
+        {
+            "store": "s3://bucket/shöp",
+            "source": {
+                "path": 'a "b" \\ c/*.csv.gz',
+                "columns": {"user": 0, "item": "sku", "order": 2},
+                "drop": ["invoice like 'C%'", "note = '\t\x7f\n'"],
+            },
+            "model": {"level": "feature", "dim": 7},
+            "train": {"learning_rate": 1e-7, "seed": 3, "loss": "bpr"},
+            "gate": {"enabled": False},
+        },
+        *map(read_toml, presets()),
+    ],
+)
+def test_a_written_settings_file_says_the_same(tmp_path, given):
+    settings = from_dict({**given, "run_date": "2026-11-22", "force": True, "tune": {"trials": 3}})
+    file = tmp_path / "tuned.toml"
+    file.write_text(to_toml(settings), encoding="utf-8")
+    plain = {name: value for name, value in given.items() if name != "run_date"}
+    assert load(["--config", str(file)]) == from_dict(plain)
+
+
+def test_a_written_settings_file_does_not_lean_on_defaults():
+    written = to_toml(from_dict({}))
+    fields = from_dict({})
+    for section in (fields.model.used(), fields.train.model_dump()):
+        assert all(f"\n{name} = " in written for name in section)

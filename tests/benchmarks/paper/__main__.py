@@ -3,7 +3,8 @@
 `python -m tests.benchmarks.paper --log instant_video --models rum-item,seqknn` tunes each contender
 with the same number of trials, fits what was chosen once a seed and measures it on the test part;
 the first contender is compared with the others, paired. What is done lies in --work and is not done
-again, so it can be run in parts. Writes <log>.parquet and <log>.md to --out.
+again, so it can be run in parts. Writes <log>.parquet and <log>.md to --out. --alpha draws figure 3
+instead: <log>-alpha.parquet and <log>-alpha.html.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from rum_core.evaluation.metrics import Floats
 from rum_core.settings import Settings, from_dict, read_toml
 from rum_core.store.layout import Store, StoreError
 from rum_core.store.trials import read_trials
+from tests.benchmarks.paper.alpha import ALPHAS, sweep
 from tests.benchmarks.paper.comparison import as_markdown, compare
 from tests.benchmarks.paper.contenders import CONTENDERS, LOGS, settings_of
 from tests.benchmarks.paper.measured import measure, seeds_of
@@ -44,17 +46,13 @@ def chosen_for(settings: Settings, store: Store) -> tuple[Settings, str]:
     return chosen.model_copy(update={"run_date": settings.run_date}), note
 
 
-def run(of: str, names: list[str], trials: int, seeds: int, work: Path, out: Path) -> None:
+def run(of: str, names: list[str], trials: int, seeds: int, folder: Path, out: Path) -> None:
     """Tune, fit and measure contenders on a log; writes the comparison."""
-    folder = work.absolute() / of
-    folder.mkdir(parents=True, exist_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
     fits: dict[str, list[Floats]] = {}
     notes: dict[str, str] = {}
     for name in names:
         settings = settings_of(of, name, trials, folder)
         store = Store.open(settings.store)
-        _take_in(settings, store)
         log.info("%s on %s", name, of)
         chosen, notes[name] = chosen_for(settings, store)
         measured = [measure(chosen, seed, folder) for seed in seeds_of(chosen, seeds)]
@@ -74,11 +72,19 @@ def run(of: str, names: list[str], trials: int, seeds: int, work: Path, out: Pat
     print(page)
 
 
-def _take_in(settings: Settings, store: Store) -> None:
+def take_in(of: str, folder: Path) -> None:
+    """Have the log in the store that all contenders share."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = settings_of(of, "popular", 1, folder)
+    store = Store.open(settings.store)
     try:
         latest_snapshot(store, settings.night)
     except StoreError:
         ingest.ingest(settings, store)
+
+
+def _alphas(words: str) -> list[float]:
+    return [float(word) for word in words.split(",")]
 
 
 def _names(words: str) -> list[str]:
@@ -96,12 +102,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", type=_names, default=list(CONTENDERS), help="with commas")
     parser.add_argument("--trials", type=int, default=20, help="of each contender")
     parser.add_argument("--seeds", type=int, default=5, help="of each that knows chance")
+    parser.add_argument(
+        "--alpha", type=_alphas, nargs="?", const=list(ALPHAS), help="figure 3, at 0,0.1,...,1"
+    )
     parser.add_argument("--work", type=Path, default=Path("build/paper"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    folder = asked.work.absolute() / asked.log
+    asked.out.mkdir(parents=True, exist_ok=True)
     try:
-        run(asked.log, asked.models, asked.trials, asked.seeds, asked.work, asked.out)
+        take_in(asked.log, folder)
+        if asked.alpha:
+            sweep(asked.log, asked.alpha, asked.seeds, folder, asked.out)
+            return 0
+        run(asked.log, asked.models, asked.trials, asked.seeds, folder, asked.out)
     except RumError as error:
         print(f"paper: {error}", file=sys.stderr)
         return 2
