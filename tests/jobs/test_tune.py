@@ -115,7 +115,7 @@ def test_a_killed_search_goes_on_and_a_night_uses_what_it_found(shop: Path) -> N
     assert 0 < there < 6
 
     going_on = start(words)
-    said, amiss = going_on.communicate(timeout=240)
+    said, amiss = going_on.communicate(timeout=500)
     assert going_on.returncode == 0, amiss
     assert f"6 trials, {there} of them are done" in said
     assert {path: path.stat().st_mtime_ns for path in early} == before  # not done again
