@@ -33,6 +33,14 @@ _NEIGHBOURS: Space = {
     "model.decay": tune.uniform(0.6, 1.0),
     "model.neighbours": tune.choice([100, 200, 500, 1000]),
 }
+_PAIRS: Space = {
+    **_NEIGHBOURS,
+    "model.gap": tune.choice([1, 2, 5, 10, 20, 50]),
+    "model.gap_decay": tune.uniform(0.5, 1.0),
+    "model.backward": tune.uniform(0.0, 0.5),
+    "model.from_power": tune.uniform(0.0, 0.8),
+    "model.to_power": tune.uniform(0.0, 0.8),
+}
 DEFAULT: dict[str, Space] = {
     "rum": {**_GRADIENTS, **_MEMORY},
     "popular": {},
@@ -45,14 +53,7 @@ DEFAULT: dict[str, Space] = {
         "model.layers": tune.choice([1, 2, 3]),
     },
     "itemknn": {**_NEIGHBOURS, "model.shrink": tune.loguniform(1.0, 1000.0)},
-    "seqknn": {
-        **_NEIGHBOURS,
-        "model.gap": tune.choice([1, 2, 5, 10, 20, 50]),
-        "model.gap_decay": tune.uniform(0.5, 1.0),
-        "model.backward": tune.uniform(0.0, 0.5),
-        "model.from_power": tune.uniform(0.0, 0.8),
-        "model.to_power": tune.uniform(0.0, 0.8),
-    },
+    "seqknn": _PAIRS,
     "ease": {**_NEIGHBOURS, "model.ease_l2": tune.loguniform(10.0, 3000.0)},
 }
 # section 5.1 of the paper, for its own loss and optimizer
@@ -68,7 +69,7 @@ def points_of(settings: Settings) -> list[Point]:
     """The points to try, in order. The n-th does not depend on how many there are."""
     if settings.tune.space == "paper":
         return _grid(settings)[: settings.tune.trials]
-    space = DEFAULT[settings.model.name]
+    space = DEFAULT[settings.model.name] | (_PAIRS if settings.model.counts else {})
     drawn = [_drawn(space, settings.train.seed, n) for n in range(1, settings.tune.trials)]
     return [_given(space, settings), *(drawn if space else [])]
 

@@ -33,6 +33,14 @@ def test_every_draw_is_a_setting_that_the_model_uses(name: str) -> None:
         assert not any(key.startswith("train.") for key in points[0])
 
 
+def test_counted_transitions_have_settings_of_their_own() -> None:
+    plain = points_of(settings_of("rum", trials=3))
+    settings = load(["--model.transitions", "--tune.trials", "3"])
+    points = points_of(settings)
+    assert {*points[0]} - {*plain[0]} == {*points_of(settings_of("seqknn"))[0]}
+    assert not settled(settings, by_section(points[2])).model.unused()
+
+
 def test_a_trial_is_the_same_however_many_there_are() -> None:
     assert points_of(settings_of("rum", trials=30))[:7] == points_of(settings_of("rum", trials=7))
     other = load(["--train.seed", "1", "--tune.trials", "7"])

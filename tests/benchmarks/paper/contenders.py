@@ -18,9 +18,11 @@ class Contender:
     name: str
     level: str = "item"
     preset: str = ""  # the paper's settings, searched in the paper's grid
+    transitions: bool = False
 
 
 CONTENDERS: dict[str, Contender] = {
+    "rum-transitions": Contender("rum", transitions=True),
     "rum-item": Contender("rum"),
     "rum-feature": Contender("rum", "feature"),
     **{name: Contender(name) for name in MODELS if name != "rum"},
@@ -47,7 +49,8 @@ def settings_of(log: str, contender: str, trials: int, folder: Path) -> Settings
     chosen = CONTENDERS[contender]
     values = _log(log)
     of_paper = read_toml(chosen.preset) if chosen.preset else {}
-    values["model"] = {**of_paper.get("model", {}), "name": chosen.name, "level": chosen.level}
+    kind = {"name": chosen.name, "level": chosen.level, "transitions": chosen.transitions}
+    values["model"] = {**of_paper.get("model", {}), **kind}
     values["train"] = {**of_paper.get("train", {}), "serve": "train"}
     values["tune"] = {
         "space": "paper" if chosen.preset else "default",
