@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 
 from jobs.runtime import ray_session, run_job
 from jobs.spaces import by_section, points_of, settled
+from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.data.snapshots import Snapshot, latest_snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError, one_line
@@ -29,6 +30,7 @@ from rum_core.settings import Settings, to_toml
 from rum_core.store.layout import Store, fingerprint
 from rum_core.store.trials import Trial, read_trials, write_trial
 from rum_core.training.loop import TrainError
+from rum_core.training.past import Past
 from rum_core.training.selection import check_selectable, falls_behind, select
 from rum_core.training.step import Worker
 
@@ -61,7 +63,7 @@ def tune(settings: Settings, store: Store) -> None:
     ended = read_trials(store, search)
     left = [number for number in range(len(points)) if number not in ended]
     if left:
-        check_selectable(settings, _trained_on(settings, store, snapshot.id), snapshot.catalog)
+        check_selectable(settings, *_log(settings, store, snapshot))
         said = f"{len(ended)} of them are done" if ended else f"of {snapshot.id}"
         log.info("search %s: %d trials, %s", search, len(points), said)
         _run(settings, store, snapshot, search, points, ended)
@@ -82,7 +84,8 @@ def search_id(settings: Settings, snapshot: Snapshot) -> str:
     """The name of a search: equal names, equal trials. How many there are is no part of it."""
     made_by = settings.model_dump(mode="json", include={"train", "history"}, exclude=NO_MATTER)
     made_by["model"] = settings.model.used()
-    made_by["judged"] = [settings.recommend.top_n, settings.tune.space, settings.tune.at_once]
+    made_by["recommend"] = [settings.recommend.top_n, settings.recommend.exclude_seen]
+    made_by["tune"] = [settings.tune.space, settings.tune.at_once]
     kind = [settings.model.name, settings.model.used().get("level"), settings.tune.space]
     stands_for = fingerprint([SEARCH_VERSION, snapshot.id, made_by])
     return "-".join([*filter(None, kind), stands_for])
@@ -170,11 +173,10 @@ def run_trial(
     torch.set_num_threads(int(needs["cpu"]))
     worker = Worker(device=torch.device("cuda" if needs["gpu"] else "cpu"))
     settings = settled(settings, config["settings"])
-    catalog = load_snapshot(store, snapshot_id).catalog
-    histories = _trained_on(settings, store, snapshot_id)
+    histories, catalog, past = _log(settings, store, load_snapshot(store, snapshot_id))
     said: dict[str, Any] = {"validation": (), "finished": False, "failed": None}
     try:
-        for progress in select(settings, histories, catalog, worker):
+        for progress in select(settings, histories, catalog, worker, past):
             said |= {"validation": progress.validation, "finished": progress.finished}
             ray_tune.report({**said, "seconds": time.monotonic() - began})
     except TrainError as error:  # numbers that are not finite: a bad choice, but no bad search
@@ -182,10 +184,16 @@ def run_trial(
         ray_tune.report({**said, "seconds": time.monotonic() - began})
 
 
-def _trained_on(settings: Settings, store: Store, snapshot_id: str) -> Histories:
-    """The customers that a model learns from."""
-    everyone = read_histories(store, snapshot_id)
-    return everyone.take(np.flatnonzero(everyone.lengths >= settings.history.min_purchases))
+def _log(
+    settings: Settings, store: Store, snapshot: Snapshot
+) -> tuple[Histories, Catalog, Past | None]:
+    """The customers that a model learns from, the items, and what may be known of both where the
+    log is split by time."""
+    everyone = read_histories(store, snapshot.id)
+    enough = np.flatnonzero(everyone.lengths >= settings.history.min_purchases)
+    by_time = settings.history.split == "time"
+    past = Past.of(everyone, snapshot.catalog, settings.history) if by_time else None
+    return everyone.take(enough), snapshot.catalog, past
 
 
 class InOrder(Searcher):

@@ -13,7 +13,8 @@ from rum_core.data.histories import Histories
 from rum_core.models.registry import MODELS
 from rum_core.settings import Settings
 from rum_core.training.closed import fit_closed
-from rum_core.training.loop import Progress, TrainError, check, fit, phases_of
+from rum_core.training.loop import Progress, TrainError, check, fit, material, phases_of
+from rum_core.training.past import Past
 from rum_core.training.step import Worker
 
 GRACE = 3  # epochs before the first judgement
@@ -22,10 +23,13 @@ ETA = 3  # one of so many goes on; the next judgement is after so many times the
 Curve = Sequence[float]  # validation NDCG after each epoch
 
 
-def check_selectable(settings: Settings, histories: Histories, catalog: Catalog) -> None:
+def check_selectable(
+    settings: Settings, histories: Histories, catalog: Catalog, past: Past | None = None
+) -> None:
     """Raise TrainError if there is nothing to learn from, or nothing to choose by."""
+    cut, histories, catalog = material(settings, histories, catalog, past, "select")
     check(settings, histories, catalog)
-    if phases_of(_watched(settings), histories)[0] != "select":
+    if phases_of(_watched(settings), cut, histories)[0] != "select":
         raise TrainError(
             "no customer has a purchase to validate on, so no settings are better than others: "
             "give a longer log"
@@ -33,7 +37,11 @@ def check_selectable(settings: Settings, histories: Histories, catalog: Catalog)
 
 
 def select(
-    settings: Settings, histories: Histories, catalog: Catalog, worker: Worker
+    settings: Settings,
+    histories: Histories,
+    catalog: Catalog,
+    worker: Worker,
+    past: Past | None = None,
 ) -> Iterator[Progress]:
     """The phase "select" alone, epoch by epoch, of any model. The test part is not looked at.
 
@@ -42,9 +50,10 @@ def select(
     settings = _watched(settings)
     progresses: Iterable[Progress]
     if MODELS[settings.model.name].gradients:
-        progresses = (state.progress for state in fit(settings, histories, catalog, worker))
+        states = fit(settings, histories, catalog, worker, past=past)
+        progresses = (state.progress for state in states)
     else:
-        progresses = (progress for progress, _ in fit_closed(settings, histories, catalog))
+        progresses = (progress for progress, _ in fit_closed(settings, histories, catalog, past))
     for progress in progresses:
         yield progress
         if progress.finished:

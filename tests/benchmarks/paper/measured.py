@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 
 from rum_core import schema
 from rum_core.data.catalog import Catalog
+from rum_core.data.cuts import UserCut
 from rum_core.data.histories import Histories
 from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
 from rum_core.evaluation.metrics import METRICS, Floats, hit_places, per_user
-from rum_core.evaluation.protocols import paper_split
+from rum_core.evaluation.protocols import held_out_split
 from rum_core.models.registry import MODELS
 from rum_core.ranking.ranking import Ranker
 from rum_core.settings import Settings, config_of
@@ -63,17 +64,17 @@ def measure(settings: Settings, seed: int, folder: Path) -> Measured:
 
 def _measure(settings: Settings, histories: Histories, catalog: Catalog) -> pa.Table:
     """One row a customer with a target."""
-    fraction = settings.history.train_fraction
-    counts = np.bincount(histories.part("train", fraction).items, minlength=len(catalog))
+    cut = UserCut(settings.history.train_fraction)
+    counts = np.bincount(cut.part(histories, "train").items, minlength=len(catalog))
     known = replace(catalog, purchases=counts)
     tensors = _fitted(settings, histories, catalog)
     users = histories.user_ids if "user" in tensors else histories.user_ids.slice(0, 0)
     model = SavedModel("measured", config_of(settings), tensors, known, users, {})
     exclude_seen = settings.recommend.exclude_seen
-    split = paper_split(
+    split = held_out_split(
         histories,
         new=np.zeros(len(histories), dtype=bool),
-        train_fraction=fraction,
+        cut=cut,
         exclude_seen=exclude_seen,
     )
     lists = Ranker(model).rank(
