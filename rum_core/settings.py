@@ -150,7 +150,7 @@ TRANSITIONS = "transitions"  # RUM with them, where a field is marked
 
 
 def _of(*models: str) -> dict[str, Any]:
-    """Marks a field that means something to these models alone."""
+    """Marks a field that means something to these models alone, or to one level of RUM."""
     return {"models": list(models)}
 
 
@@ -200,10 +200,10 @@ class Model(Section):
         json_schema_extra=_of("rum"),
     )
     transitions: bool = Field(
-        False,
+        True,
         description="item level: what was bought after what is counted, and mixed into the READ "
         "(not in the paper); gap, decay and what follows them in this list say how",
-        json_schema_extra=_of("rum"),
+        json_schema_extra=_of("rum item"),
     )
     item_bias: bool = Field(
         True,
@@ -240,7 +240,7 @@ class Model(Section):
         json_schema_extra=_of(*OF_NEIGHBOURS, TRANSITIONS),
     )
     decay: float = Field(
-        0.9,
+        0.85,
         gt=0,
         le=1,
         description="itemknn, seqknn, ease, transitions: weight of a purchase beside the next "
@@ -263,14 +263,14 @@ class Model(Section):
         json_schema_extra=_of("seqknn", TRANSITIONS),
     )
     gap_decay: float = Field(
-        1.0,
+        0.9,
         gt=0,
         le=1,
         description="seqknn, transitions: weight of a pair beside one that is a purchase nearer",
         json_schema_extra=_of("seqknn", TRANSITIONS),
     )
     backward: float = Field(
-        0.0,
+        0.1,
         ge=0,
         le=1,
         description="seqknn, transitions: weight of a pair in the other direction",
@@ -285,7 +285,7 @@ class Model(Section):
         json_schema_extra=_of("seqknn", TRANSITIONS),
     )
     to_power: float = Field(
-        0.3,
+        0.15,
         ge=0,
         le=1,
         description="seqknn, transitions: and by this power of those of the item that it speaks "
@@ -337,7 +337,9 @@ class Model(Section):
 
     def _others(self) -> list[str]:
         found = []
-        chosen = {self.name, TRANSITIONS} if self.counts else {self.name}
+        chosen = {self.name, f"{self.name} {self.level}"} | (
+            {TRANSITIONS} if self.counts else set()
+        )
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra
             models = extra.get("models") if isinstance(extra, dict) else None

@@ -134,7 +134,7 @@ def reasons(
     z = attention(tensors, config, item, history)
     if config.get("transitions"):
         parts = counted(tensors, config, item, history)
-        share = np.exp(float(tensors["mixture"][0]) - score) * parts.sum()
+        share = min(1.0, np.exp(float(tensors["mixture"][0]) - score) * parts.sum())
         if share > 0:
             return np.asarray((1 - share) * z + share * parts / parts.sum())
     return z

@@ -114,7 +114,8 @@ def _blend(
         parts = np.empty(len(mine))
         for n in range(items.shape[1]):
             i = items[u, n]
-            share = np.exp(value_of(of, values, start[u], stop[u], i) - scores[u, n])
+            counted = value_of(of, values, start[u], stop[u], i)
+            share = min(1.0, np.exp(counted - scores[u, n]))  # a score is rounded
             weight, total = 1.0, 0.0
             for s in range(len(mine) - 1, -1, -1):
                 first, last = indptr[mine[s]], indptr[mine[s] + 1]

@@ -211,7 +211,7 @@ def _with_counted(
     gain = float(model.tensors["mixture"][0])
     for n, i in enumerate(ranking.items[user]):
         total = parts[:, i].sum()
-        share = np.exp(gain - float(ranking.scores[user, n])) * total
+        share = min(1.0, np.exp(gain - float(ranking.scores[user, n])) * total)
         if share > 0:
             mixed[:, i] = (1 - share) * z[:, i] + share * parts[:, i] / total
     return mixed

@@ -34,8 +34,8 @@ def test_every_draw_is_a_setting_that_the_model_uses(name: str) -> None:
 
 
 def test_counted_transitions_have_settings_of_their_own() -> None:
-    plain = points_of(settings_of("rum", trials=3))
-    settings = load(["--model.transitions", "--tune.trials", "3"])
+    plain = points_of(load(["--no-model.transitions", "--tune.trials", "3"]))
+    settings = settings_of("rum", trials=3)
     points = points_of(settings)
     assert {*points[0]} - {*plain[0]} == {*points_of(settings_of("seqknn"))[0]}
     assert not settled(settings, by_section(points[2])).model.unused()

@@ -97,7 +97,8 @@ def test_scores_are_those_of_ranking_before_every_purchase(
 
 def test_mf_is_rum_with_alpha_0() -> None:
     bought = [[3, 1, 3, 8], [0, 7]]
-    rum = Rum(Model(dim=D, alpha=0.0, item_bias=False), ITEMS, 2, seed=3)
+    plain = {"dim": D, "item_bias": False, "transitions": False}
+    rum = Rum(Model(alpha=0.0, **plain), ITEMS, 2, seed=3)
     mf = made_by("mf")(Model(name="mf", dim=D, item_bias=False), ITEMS, 2, seed=3)
     for left, right in zip(rum.parameters(), mf.parameters(), strict=True):
         assert torch.equal(left, right)
@@ -110,7 +111,8 @@ def test_mf_is_rum_with_alpha_0() -> None:
 def test_fpmc_of_one_embedding_is_rum_of_one_slot() -> None:
     """Eq 18."""
     bought = [[4, 2, 2, 7, 0], [1]]
-    rum = Rum(Model(dim=D, slots=1, item_bias=False, init_std=0.8), ITEMS, 2, seed=3)
+    plain = {"dim": D, "item_bias": False, "transitions": False}
+    rum = Rum(Model(slots=1, init_std=0.8, **plain), ITEMS, 2, seed=3)
     fpmc = Fpmc(Model(name="fpmc", dim=D, item_bias=False, init_std=0.8), ITEMS, 2, seed=3)
     fpmc.last.data = fpmc.next.data = fpmc.item.data
     for negatives in (torch.arange(5), torch.randint(ITEMS, (2, 5, 3))):
@@ -139,7 +141,7 @@ def test_sasrec_sees_nothing_that_comes_later() -> None:
 
 @pytest.mark.parametrize("name", WITH_GRADIENTS)
 def test_gradients_reach_every_parameter(name: str) -> None:
-    model = model_of(name, 2, 0, window=4)
+    model = model_of(name, 2, 0, window=4, transitions=False)  # their mixture: see test_step
     positive, negative, _ = scores(model, [[3, 1, 3, 8, 2], [0, 7]], torch.tensor([2, 5]))
     (torch.sigmoid(positive).sum() - torch.sigmoid(negative).sum()).backward()
     for parameter_name, parameter in model.named_parameters():
@@ -150,7 +152,7 @@ def test_gradients_reach_every_parameter(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_GRADIENTS)
 @pytest.mark.parametrize("world", [2, 7])
 def test_workers_start_with_their_rows_of_one_table(name: str, world: int) -> None:
-    chosen = Model(name=name, dim=3)
+    chosen = Model(name=name, dim=3, transitions=False)
     whole = made_by(name)(chosen, 11, 5, 4)
     for rank in range(world):
         part = made_by(name)(chosen, 11, 5, 4, rank, world)
@@ -263,8 +265,10 @@ def test_a_model_is_stored_with_the_settings_that_it_uses() -> None:
         config = config_of(from_dict({"model": {"name": name}}))
         assert config["model"] == name
         assert ("alpha" in config) == (name == "rum")
-        assert ("decay" in config) == (name in ("itemknn", "seqknn", "ease"))
+        assert ("decay" in config) == (name in ("rum", "itemknn", "seqknn", "ease"))
         assert ("dim" in config) == (name in WITH_GRADIENTS)
+    plain = config_of(from_dict({"model": {"transitions": False}}))
+    assert "decay" not in plain
     assert load(["--model.name", "mf", "--model.alpha", "0.3"]).model.unused() == ["alpha"]
     assert load(["--model.name", "rum", "--model.alpha", "0.3"]).model.unused() == []
     with pytest.raises(SettingsError, match=r"model\.name: .*use one of rum, popular, mf"):

@@ -38,7 +38,7 @@ quick = settings(
 def network_of(level: str, merge: str, predict: str, seed: int, **more: Any) -> Rum:
     """Parameters in float64, every one random and large enough to matter."""
     values = {"dim": D, "slots": 3, "alpha": 0.7, "beta": 1.3, "item_bias": False, **more}
-    chosen = Model(level=level, merge=merge, predict=predict, **values)
+    chosen = Model(level=level, merge=merge, predict=predict, transitions=False, **values)
     model = Rum(chosen, ITEMS, USERS, seed).double()
     rng = np.random.default_rng(seed)
     for parameter in model.parameters():
@@ -166,7 +166,8 @@ def test_first_scores_are_near_those_of_the_plain_model(
     tokens, real = torch.tensor([[3, 1, 3, 8]]), torch.ones(1, 4, dtype=torch.bool)
     found = []
     for forms in ({}, {"merge": merge, "predict": predict}):
-        model = Rum(Model(level=level, dim=16, slots=3, **forms), ITEMS, USERS, 0)
+        chosen = Model(level=level, dim=16, slots=3, transitions=False, **forms)
+        model = Rum(chosen, ITEMS, USERS, 0)
         args = (model, model.item, model.user[:1], tokens, real, torch.arange(ITEMS), None)
         found.append((open_scores if forms else SCORERS[level])(*args)[1])
     apart = (found[1] - found[0]).abs().max()
@@ -177,6 +178,7 @@ def test_first_scores_are_near_those_of_the_plain_model(
 @pytest.mark.parametrize(("merge", "predict"), OPEN)
 def test_training_is_stored_ranked_and_checked(level: str, merge: str, predict: str) -> None:
     model = {"level": level, "merge": merge, "predict": predict, "dim": 4, "slots": 3}
+    model["transitions"] = False
     train = {"epochs": 2, "patience": 0, "negatives": 8, "serve": "train"}
     chosen = from_dict({"model": model, "train": train})
     rng = np.random.default_rng(0)

@@ -66,7 +66,7 @@ def trained(name: str, level: str, ids: np.ndarray, *, leak: bool) -> tuple[Save
     histories = histories.remap(catalog.index_of(ids))
     part = UserCut(0.7).part(histories, "train")
     catalog = Catalog(catalog.ids, np.bincount(part.items, minlength=ITEMS), catalog.hashes)
-    kind = {"transitions": True} if level == "counted" else {"level": level}
+    kind = {"transitions": level == "counted", "level": level.replace("counted", "item")}
     settings = from_dict(
         {
             "model": {"name": name, **kind, "dim": 8, "slots": 4, "window": 9, "layers": 1},

@@ -22,6 +22,7 @@ lists = st.lists(
 def model_of(level: str, users: int, seed: int, **more: Any) -> Rum:
     """A model in float64 whose every parameter is random and large enough to matter."""
     values = {"dim": D, "slots": 3, "alpha": 0.7, "beta": 1.3, "item_bias": False, **more}
+    values.setdefault("transitions", False)
     model = Rum(Model(level=level, init_std=0.8, **values), ITEMS, users, seed).double()
     if level == "feature":
         for number, layer in enumerate((model.erase, model.add)):

@@ -51,7 +51,7 @@ def bought_in(**shop: Any) -> tuple[Histories, list[str]]:
 def settings_of(name: str, train: dict[str, Any], **model: Any) -> s.Settings:
     values = {"negatives": ITEMS, "batch_users": 16, "learning_rate": 0.02, "patience": 0}
     return s.Settings(
-        model=s.Model(name=name, **{"dim": 24, "window": 20, **model}),
+        model=s.Model(name=name, **{"dim": 24, "window": 20, "transitions": False, **model}),
         train=s.Train(serve="train", **{**values, **train}),
     )
 

@@ -37,7 +37,9 @@ COUNTING = {"gap": 3, "gap_decay": 0.6, "backward": 0.3, "from_power": 0.4, "to_
 def settings_of(level: str, loss: str, *, exclude_seen: bool = False, **train: Any) -> s.Settings:
     """`level` may be "counted": item level with transitions."""
     values = {"negatives": 4, "optimizer": "sgd", "learning_rate": 1.0, "dropout": 0.0, **train}
-    more = {"transitions": True, "decay": 0.8, **COUNTING} if level == "counted" else {}
+    more: dict[str, Any] = {"transitions": False}
+    if level == "counted":
+        more = {"transitions": True, "decay": 0.8, **COUNTING}
     level = level if level == "feature" else "item"
     return s.Settings(
         model=s.Model(level=level, dim=D, slots=K, alpha=0.7, beta=1.3, init_std=0.7, **more),

@@ -40,7 +40,10 @@ def settings_of(
 ) -> s.Settings:
     values = {"epochs": 3, "patience": 0, "negatives": 20, "batch_users": 8, "learning_rate": 0.01}
     return s.Settings(
-        model=s.Model(level=level, **{"dim": 6, "slots": 4, **(model or {})}),
+        model=s.Model(
+            level="item" if level == "counted" else level,
+            **{"dim": 6, "slots": 4, "transitions": level == "counted", **(model or {})},
+        ),
         train=s.Train(**{**values, **train}),
     )
 
@@ -57,6 +60,7 @@ CATALOG = oracle.catalog_of(ITEMS)
 
 COMBINATIONS = [
     ("item", {"optimizer": "adam"}),
+    ("counted", {"optimizer": "adam"}),  # item level with transitions
     ("item", {"optimizer": "sgd", "loss": "bce", "negatives": 2, "learning_rate": 0.1}),
     ("feature", {"optimizer": "adam", "loss": "bpr", "negatives": 2, "bptt": 3}),
     ("feature", {"optimizer": "sgd", "learning_rate": 0.1, "l2": 0.01}),
