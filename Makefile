@@ -27,7 +27,6 @@ paper: $(READY)    ## every model tuned alike on the paper's log, and measured o
 	@$(BIN)/python -m tests.benchmarks.paper $(ARGS)
 
 audit: $(READY)    ## known vulnerabilities of the pinned dependencies; asks a public database
-	@$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[audit]'
 	@$(BIN)/pip-audit --requirement infra/constraints.txt --no-deps --disable-pip --strict
 
 $(READY): pyproject.toml infra/constraints.txt
