@@ -68,7 +68,8 @@ def contenders(model: SavedModel, counts: np.ndarray) -> dict[str, SavedModel]:
     found = {str(model.config["model"]): model}
     if model.config.get("alpha"):
         name = f"{model.config['model']} alpha=0"
-        found[name] = replace(model, config={**model.config, "alpha": 0.0})
+        without = {"alpha": 0.0, "transitions": False}  # it reads nothing of the memory
+        found[name] = replace(model, config={**model.config, **without})
     plain = {"model": POPULAR}
     found[POPULAR] = SavedModel(POPULAR, plain, {}, catalog, model.users.slice(0, 0), {})
     return found

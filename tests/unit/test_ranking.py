@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
+from rum_core.evaluation.measure import contenders
 from rum_core.ranking import reference, select
 from rum_core.ranking.feature_level import Writes, replay
 from rum_core.ranking.ranking import Ranker, RankError, Ranking, rank
@@ -286,3 +287,16 @@ def test_parameters_beyond_float32_products_still_rank(level: str, size: float) 
     model = a_model(level, rng, size=size)
     histories = some_histories(rng, 9, 40, 6)
     same(rank(model, histories, top_n=5), reference.rank(model, histories, top_n=5))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_rival_without_memory_is_matrix_factorisation(level: str) -> None:
+    rng = np.random.default_rng(11)
+    model = a_model(level, rng, items=60, users=9, bias=True)
+    histories = some_histories(rng, 9, 60, 10)
+    without = contenders(model, model.catalog.purchases)["rum alpha=0"]
+    plain = replace(model, config={"model": "mf"})
+    known = histories.take(np.isin(histories.user_ids.to_pylist(), model.users).nonzero()[0])
+    left, right = rank(without, known, top_n=5), rank(plain, known, top_n=5)
+    np.testing.assert_array_equal(left.items, right.items)
+    np.testing.assert_array_equal(left.scores, right.scores)
