@@ -21,7 +21,8 @@ def night_without_its_worker(of: Reference, store: Path, at: float) -> str:
     """
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
-    env = of.env | {"PREFECT_API_URL": api, "RUM_STORE": str(store)}
+    home = store.with_name(f"{store.name}-prefect")  # a server of its own
+    env = of.env | {"PREFECT_API_URL": api, "PREFECT_HOME": str(home), "RUM_STORE": str(store)}
     server, log = of.folder / "server.log", of.folder / "worker.log"
     with running(["prefect", "server", "start", "--port", str(port)], env, server, of.folder):
         wait_for(f"{api}/health", server)
