@@ -102,7 +102,7 @@ def _piece_loss(
     piece: Piece,
     M: Tensor | None,
     noise: Noise,
-    s: np.ndarray | None,
+    s: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Sum of the losses of a piece's targets, and the memory after it."""
     tokens, real, targets, negatives, counts = (
@@ -117,10 +117,9 @@ def _piece_loss(
         negative = negative + embedding(negatives, b)[..., 0]
     if s is not None:
         assert isinstance(model, Rum)
-        sums = torch.from_numpy(s).to(positive)  # (B, L, R)
-        of_negatives = sums[..., negatives] if negatives.dim() == 1 else sums.gather(2, negatives)
-        positive = model.mixed(positive, sums.gather(2, tokens[..., None])[..., 0])
-        negative = model.mixed(negative, of_negatives)
+        of_positive, of_negative = (torch.from_numpy(sums).to(positive) for sums in s)
+        positive = model.mixed(positive, of_positive)
+        negative = model.mixed(negative, of_negative)
     values = LOSSES[settings.train.loss](positive, negative, counts)
     return torch.where(targets, values, 0.0).sum(), M
 
