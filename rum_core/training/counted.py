@@ -44,23 +44,41 @@ class Counted:
         """Under the names of the stored model."""
         return {f"transitions.{name}": tensor for name, tensor in self.stored.items()}
 
-    def read(self, batch: Batch, piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+    def without(self, batch: Batch, users: slice) -> "LeftOut":
+        """What these users of a batch added themselves."""
+        offsets = batch.offsets[users.start : users.stop + 1]
+        bought = batch.tokens[offsets[0] : offsets[-1]]
+        count, rows = users.stop - users.start, len(batch.rows)
+        owner = np.repeat(np.arange(count), np.diff(offsets))
+        mine = np.zeros((count, rows), np.float32)
+        np.add.at(mine, (owner, bought), 1.0)
+        pairs = transitions.pairs_of(bought, owner, self.settings.model)
+        key = (pairs.owner * rows + pairs.i) * rows + pairs.j
+        keys, place = np.unique(key, return_inverse=True)
+        weights = np.bincount(place, weights=pairs.weight, minlength=len(keys))
+        at = np.searchsorted(keys, np.arange(count + 1) * rows * rows)
+        return LeftOut(self, batch.rows, mine, (keys, weights, at))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What was counted, and what is to be taken off it for each of B users."""
+
+    counted: Counted
+    rows: np.ndarray  # (R,) catalogue indices of a batch
+    mine: np.ndarray  # (B, R) float32 purchases
+    pairs: tuple[np.ndarray, np.ndarray, np.ndarray]  # keys (B R R), weights, and where B begins
+
+    def read(self, piece: Piece) -> tuple[np.ndarray, np.ndarray]:
         """s before each purchase of a piece, of itself (B, L) and of its negatives, float32:
         (B, L, C) or (B, L, n)."""
-        model = self.settings.model
-        first, last = piece.users.start, piece.users.start + len(piece.tokens)
-        offsets = batch.offsets[first : last + 1]
-        bought = batch.tokens[offsets[0] : offsets[-1]]
-        owner = np.repeat(np.arange(last - first), np.diff(offsets))
-        rows = len(batch.rows)
-        pairs = transitions.pairs_of(bought, owner, model)
-        key = (pairs.owner * rows + pairs.i) * rows + pairs.j
-        own, place = np.unique(key, return_inverse=True)
-        weight = np.bincount(place, weights=pairs.weight, minlength=len(own))
+        model, purchases = self.counted.settings.model, self.counted.purchases
         shared = piece.negatives.ndim == 1
-        wanted, column = np.unique(piece.negatives if shared else [], return_inverse=True)
-        at_hand = np.full(len(self.purchases), -1, np.int32)
-        at_hand[batch.rows[wanted.astype(np.int64)]] = np.arange(len(wanted))
+        wanted, column = np.unique(
+            piece.negatives if shared else piece.negatives[:0], return_inverse=True
+        )
+        at_hand = np.full(len(purchases), -1, np.int32)
+        at_hand[self.rows[wanted]] = np.arange(len(wanted))
         positive = np.zeros(piece.tokens.shape, np.float32)
         negative = np.zeros((*piece.tokens.shape, len(wanted)), np.float32)
         alone = np.zeros((*piece.tokens.shape, 0), np.int64) if shared else piece.negatives
@@ -68,11 +86,10 @@ class Counted:
         _read(
             piece.tokens,
             piece.real,
-            (bought, offsets - offsets[0]),
-            (own, weight, np.searchsorted(own, np.arange(last - first + 1) * rows * rows)),
-            (batch.rows, wanted.astype(np.int64), at_hand, alone),
-            self.rows,
-            (self.purchases, model.from_power, model.to_power, model.slots, model.decay),
+            (self.mine, *self.pairs),
+            (self.rows, wanted, at_hand, alone),
+            self.counted.rows,
+            (purchases, model.from_power, model.to_power, model.slots, model.decay),
             positive,
             negative,
             of_alone,
@@ -84,7 +101,6 @@ class Counted:
 def _read(
     tokens: Any,
     real: Any,
-    histories: Any,
     own: Any,
     at_hand: Any,
     counted: Any,
@@ -93,16 +109,13 @@ def _read(
     negative: Any,
     of_alone: Any,
 ) -> None:
-    bought, offsets = histories
-    keys, weights, key_offsets = own
+    bought, keys, weights, key_offsets = own
     rows, wanted, column, alone = at_hand
     indptr, indices, sums = counted
     purchases, from_power, to_power, slots, decay = how
     users, length = tokens.shape
     for b in prange(users):
-        mine = np.zeros(len(rows))
-        for s in range(offsets[b], offsets[b + 1]):
-            mine[bought[s]] += 1.0
+        mine = bought[b]
         my_keys = keys[key_offsets[b] : key_offsets[b + 1]]
         my_weights = weights[key_offsets[b] : key_offsets[b + 1]]
         for t in range(length):

@@ -66,9 +66,10 @@ def step(
     stretch, context, cells = _measures(settings, model, batch)
     for group in pieces(batch, stretch, context, cells):
         M = None
+        left_out = counted.without(batch, group[0].users) if counted else None
         for piece in group:
             mine = None if p is None else p[piece.users]
-            s = None if counted is None else counted.read(batch, piece)
+            s = left_out.read(piece) if left_out else None
             value, M = _piece_loss(settings, model, used, mine, piece, M, noise, s)
             value.backward()  # type: ignore[no-untyped-call]
             M = None if M is None else M.detach()
