@@ -23,7 +23,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jobs.runtime import ray_session, run_job
-from rum_core.data.catalog import Catalog
 from rum_core.data.cuts import UserCut
 from rum_core.data.histories import Histories
 from rum_core.data.snapshots import Snapshot, latest_snapshot, load_snapshot, read_histories
@@ -137,7 +136,7 @@ def _make(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> di
     histories = everyone.take(np.flatnonzero(enough))
     config = {"settings": settings, "name": name}
     progress, seconds, began = Progress(), {}, time.monotonic()
-    past = _past(settings, everyone, snapshot.catalog)
+    past = Past.where_split(everyone, snapshot.catalog, settings.history)
     for progress, tensors in fit_closed(settings, histories, snapshot.catalog, past):
         if progress.phase != "select":
             save_model(store, _model(config, snapshot, everyone, enough, tensors, progress, past))
@@ -233,7 +232,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     progress = resume.progress if resume else Progress()
     try:
         began = time.monotonic()
-        past = _past(settings, everyone, snapshot.catalog)
+        past = Past.where_split(everyone, snapshot.catalog, settings.history)
         for state in fit(settings, histories, snapshot.catalog, worker, resume, past):
             progress = state.progress
             if progress.finished and progress.phase != "select":
@@ -257,13 +256,6 @@ def _metrics(progress: Progress) -> dict[str, Any]:
     return {"epochs": progress.epochs, "validation": validation, "loss": progress.loss}
 
 
-def _past(settings: Settings, everyone: Histories, catalog: Catalog) -> Past | None:
-    """What the evaluated model may know, where the log is split by time."""
-    if settings.history.split == "user":
-        return None
-    return Past.of(everyone, catalog, settings.history)
-
-
 def _model(
     config: dict[str, Any],
     snapshot: Snapshot,
@@ -283,8 +275,7 @@ def _model(
         if part != "all":  # an untrained customer's last purchase is a target of evaluation
             stop = np.where(enough, stop, np.minimum(stop, everyone.lengths - 1))
         bought = everyone.spans(np.zeros_like(stop), stop).items
-        counts = np.bincount(bought, minlength=len(snapshot.catalog))
-        catalog = Catalog(snapshot.catalog.ids, counts, snapshot.catalog.hashes)
+        catalog = snapshot.catalog.counting(bought)
         users = everyone.user_ids.filter(enough)
     values = settings.model_dump(mode="json", include={"train", "history"})
     return SavedModel(

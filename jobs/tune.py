@@ -191,8 +191,7 @@ def _log(
     log is split by time."""
     everyone = read_histories(store, snapshot.id)
     enough = np.flatnonzero(everyone.lengths >= settings.history.min_purchases)
-    by_time = settings.history.split == "time"
-    past = Past.of(everyone, snapshot.catalog, settings.history) if by_time else None
+    past = Past.where_split(everyone, snapshot.catalog, settings.history)
     return everyone.take(enough), snapshot.catalog, past
 
 

@@ -45,6 +45,10 @@ class Catalog:
         table = table.sort_by([("hash", "ascending"), ("id", "ascending")])
         return cls(table["id"].combine_chunks(), table["n"].to_numpy(), table["hash"].to_numpy())
 
+    def counting(self, bought: np.ndarray) -> "Catalog":
+        """The same items, counted in these purchases (N,) alone, indices of them."""
+        return Catalog(self.ids, np.bincount(bought, minlength=len(self)), self.hashes)
+
     @classmethod
     def from_table(cls, table: pa.Table) -> "Catalog":
         """The inverse of `to_table`; DamagedError for a table that is not of it."""

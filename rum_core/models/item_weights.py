@@ -25,6 +25,14 @@ def bought(histories: Histories, items: int) -> sparse.csr_array:
     return X
 
 
+def by_item(tensors: Tensors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`indptr`, `indices` and `weights` with each row in the order of its items."""
+    indptr, indices = tensors["indptr"], tensors["indices"]
+    row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    order = np.lexsort((indices, row))
+    return indptr, indices[order], tensors["weights"][order]
+
+
 def as_tensors(
     i: np.ndarray, j: np.ndarray, weights: np.ndarray, catalog: Catalog, neighbours: int
 ) -> Tensors:

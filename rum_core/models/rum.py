@@ -122,14 +122,11 @@ def feature_scores(
 ) -> Scores:
     """As `item_scores`, feature level, from the memory M (B, K, D); also gives the memory after."""
     settings = model.settings
-    z = memory.address(q, model.feature, settings.beta)  # (R, K)
-    e = memory.erase(q, model.erase.weight, model.erase.bias)
-    a = memory.add(q, model.add.weight, model.add.bias)
-    if M is None:
-        M = q.new_zeros(len(tokens), settings.slots, settings.dim)
-    Q, z_t, e_t, a_t = (embedding(tokens, table) for table in (q, z, e, a))  # (B, L, ...)
-    before, M = memory.replay_feature(M, z_t, e_t, a_t, real)  # (B, L, K, D)
-    positive = _product(p, Q) + settings.alpha * memory.read_feature(Q, z_t, before)
+    z, before, M = _replayed(model, q, tokens, real, M)
+    Q = embedding(tokens, q)  # (B, L, D)
+    positive = _product(p, Q) + settings.alpha * memory.read_feature(
+        Q, embedding(tokens, z), before
+    )
     if negatives.dim() == 1:
         q_c = embedding(negatives, q)  # (C, D)
         read = memory.read_feature_shared(q_c, embedding(negatives, z), before)
@@ -137,6 +134,20 @@ def feature_scores(
     q_n = embedding(negatives, q)  # (B, L, n, D)
     read = memory.read_feature(q_n, embedding(negatives, z), before[:, :, None])
     return positive, _product(p, q_n) + settings.alpha * read, M
+
+
+def _replayed(
+    model: Rum, q: Tensor, tokens: Tensor, real: Tensor, M: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """z (R, K) of the rows at hand, the memory before each purchase (B, L, K, D) and after all."""
+    settings = model.settings
+    z = memory.address(q, model.feature, settings.beta)
+    e = memory.erase(q, model.erase.weight, model.erase.bias)
+    a = memory.add(q, model.add.weight, model.add.bias)
+    if M is None:
+        M = q.new_zeros(len(tokens), settings.slots, settings.dim)
+    z_t, e_t, a_t = (embedding(tokens, table) for table in (z, e, a))  # (B, L, ...)
+    return z, *memory.replay_feature(M, z_t, e_t, a_t, real)
 
 
 def open_scores(
@@ -160,15 +171,7 @@ def open_scores(
             return memory.attend(w, inside[:, None, :], settings.beta) @ Q[:, None]
 
     else:
-        z, e, a = (
-            memory.address(q, model.feature, settings.beta),
-            memory.erase(q, model.erase.weight, model.erase.bias),
-            memory.add(q, model.add.weight, model.add.bias),
-        )
-        if M is None:
-            M = q.new_zeros(len(tokens), settings.slots, settings.dim)
-        z_t, e_t, a_t = (embedding(tokens, table) for table in (z, e, a))
-        before, M = memory.replay_feature(M, z_t, e_t, a_t, real)  # (B, L, K, D)
+        z, before, M = _replayed(model, q, tokens, real, M)
 
         def read(items: Tensor) -> Tensor:
             return embedding(items, z) @ before

@@ -53,11 +53,15 @@ def counted(histories: Histories, items: int, model: Model) -> sparse.csr_array:
     return sparse.csr_array((pairs.weight, (pairs.i, pairs.j)), shape=(items, items))
 
 
-def fit(histories: Histories, catalog: Catalog, settings: Settings) -> Tensors:
-    """The weights as stored, of the purchases that `catalog` counts: seqknn, and RUM's READ."""
-    model = settings.model
+def weights_of(histories: Histories, catalog: Catalog, model: Model) -> Tensors:
+    """The weights as stored, of the purchases that `catalog` counts."""
     sums = counted(histories, len(catalog), model).tocoo()
     n = np.bincount(histories.items, minlength=len(catalog)).astype(np.float64)
     i, j = sums.coords
     weights = sums.data / (n[i] ** model.from_power * n[j] ** model.to_power)
     return as_tensors(i, j, weights, catalog, model.neighbours)
+
+
+def fit(histories: Histories, catalog: Catalog, settings: Settings) -> Tensors:
+    """seqknn: the transitions alone."""
+    return weights_of(histories, catalog, settings.model)

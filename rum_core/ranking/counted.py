@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit, prange
 
+from rum_core.models.item_weights import by_item
+from rum_core.ranking.select import value_of
 from rum_core.store.checkpoint import SavedModel
 
 RUN = 64  # users that a thread takes at a time
@@ -27,11 +29,10 @@ class Counted:
     """A model's transitions c, rows sorted by item, and how they are mixed in."""
 
     def __init__(self, model: SavedModel) -> None:
-        t = {name: model.tensors[f"transitions.{name}"] for name in ("indptr", "indices")}
-        weights = model.tensors["transitions.weights"].astype(np.float64)
-        row = np.repeat(np.arange(len(t["indptr"]) - 1), np.diff(t["indptr"]))
-        order = np.lexsort((t["indices"], row))
-        self.rows = (t["indptr"], t["indices"][order], weights[order])
+        names = ("indptr", "indices", "weights")
+        t = {name: model.tensors[f"transitions.{name}"] for name in names}
+        indptr, indices, weights = by_item(t)
+        self.rows = (indptr, indices, weights.astype(np.float64))
         self.gain, self.shift = (float(value) for value in model.tensors["mixture"])
         self.decay = float(model.config["decay"])
 
@@ -91,15 +92,6 @@ def _sums(slots: Any, offsets: Any, start: Any, rows: Any, decay: float, gain: f
                 touched[items[n]] = False
             stop[u] = at
     return start[:-1], stop, items, values
-
-
-@njit(cache=True)
-def value_of(
-    items: Any, values: Any, start: int, stop: int, wanted: int, missing: float = -np.inf
-) -> float:
-    """Of items[start:stop], ascending, the value of the wanted one: log g s, say."""
-    at = start + np.searchsorted(items[start:stop], wanted)
-    return float(values[at]) if at < stop and items[at] == wanted else missing
 
 
 @njit(cache=True, parallel=True)

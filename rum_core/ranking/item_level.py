@@ -14,8 +14,8 @@ import numpy as np
 from numba import njit, prange
 
 from rum_core.ranking.block import Block
-from rum_core.ranking.counted import Counted, Sums, mixed, nothing, value_of
-from rum_core.ranking.select import LARGEST, ROUNDING, empty_heaps, exact_top, offer
+from rum_core.ranking.counted import Counted, Sums, mixed, nothing
+from rum_core.ranking.select import LARGEST, ROUNDING, empty_heaps, exact_top, offer, value_of
 from rum_core.store.checkpoint import SavedModel
 
 TILE = 64  # T
@@ -259,11 +259,11 @@ def _direct(p: Any, q: Any, slots: Any, i: int, alpha: float, beta: float, z: An
         base += p[d] * q[i, d]
         for s in range(len(slots)):
             z[s] += q[i, d] * q[slots[s], d]
-    return base + alpha * _read(z, beta)
+    return base + alpha * attend(z, beta)
 
 
 @njit(cache=True)
-def _read(w: Any, beta: float) -> float:
+def attend(w: Any, beta: float) -> float:
     """sum_k z_k w_k for products w (slots,), which become z = softmax(beta w)."""
     largest = -np.inf
     for s in range(len(w)):
@@ -308,7 +308,7 @@ def _exact(
                     base += p[u, d] * q[i, d]
                     for s in range(filled):
                         w[s] += q[i, d] * held[d, s]
-                learned = base + alpha * _read(w, beta) + bias[i] + shift
+                learned = base + alpha * attend(w, beta) + bias[i] + shift
                 counted = value_of(sum_items, sum_values, first_sum[u], last_sum[u], i)
                 scores[n, c] = mixed(counted, learned)
     return scores
@@ -335,7 +335,7 @@ def _attention(z: Any, items: Any, q: Any, memory: Any, beta: float) -> None:
             for d in range(q.shape[1]):
                 for s in range(filled):
                     w[s] += q[items[u, n], d] * held[d, s]
-            _read(w, beta)
+            attend(w, beta)
 
 
 @njit(cache=True, parallel=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, prange
 
 from rum_core.ranking.block import Block
-from rum_core.ranking.select import contains
+from rum_core.ranking.select import contains, insert
 from rum_core.store.checkpoint import SavedModel
 
 RUN = 64  # users that a thread takes at a time
@@ -106,24 +106,6 @@ def _rank(
             for n in range(count):
                 touched[which[n]] = False
     return items, scores
-
-
-@njit(cache=True)
-def insert(items: Any, scores: Any, item: int, score: Any, tie_rank: Any) -> None:
-    """Put an item into a user's list (N,), which is in the order of (-score, tie rank)."""
-    at = len(items)
-    while at > 0 and (
-        items[at - 1] < 0
-        or score > scores[at - 1]
-        or (score == scores[at - 1] and tie_rank[item] < tie_rank[items[at - 1]])
-    ):
-        at -= 1
-    if at < len(items):
-        for later in range(len(items) - 1, at, -1):
-            items[later] = items[later - 1]
-            scores[later] = scores[later - 1]
-        items[at] = item
-        scores[at] = score
 
 
 @njit(cache=True, parallel=True)

@@ -6,7 +6,6 @@ its index, the score rounded to float32, ties by the tie rank; a user's list dep
 Many times slower, in bounded memory. S filled slots or K features, D dimensions.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,8 @@ from numba import njit, prange
 
 from rum_core.ranking.block import Block, no_reasons
 from rum_core.ranking.feature_level import Writes, replay
-from rum_core.ranking.item_level import ItemLevel, because_of
-from rum_core.ranking.neighbours import insert
-from rum_core.ranking.select import contains
+from rum_core.ranking.item_level import ItemLevel, attend, because_of
+from rum_core.ranking.select import contains, insert
 from rum_core.store.checkpoint import SavedModel
 
 MERGED = {"add": 0, "product": 1, "concat": 2}  # as the kernel knows them
@@ -116,19 +114,12 @@ def _read(memory: Any, u: int, q_i: Any, i: int, r: Any) -> None:
     z = np.empty(filled[u])
     if len(of_item):
         z[:] = of_item[i]
-    elif filled[u]:
+    else:
         for s in range(filled[u]):
             z[s] = 0.0
             for d in range(len(q_i)):
                 z[s] += q_i[d] * M[u, s, d]
-            z[s] *= beta
-        largest = z.max()
-        total = 0.0
-        for s in range(filled[u]):
-            z[s] = math.exp(z[s] - largest)
-            total += z[s]
-        for s in range(filled[u]):
-            z[s] /= total
+        attend(z, beta)
     r[:] = 0.0
     for s in range(filled[u]):
         for d in range(len(r)):

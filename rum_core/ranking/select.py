@@ -173,6 +173,33 @@ def contains(values: Any, start: int, stop: int, wanted: int) -> bool:
 
 
 @njit(cache=True)
+def value_of(
+    items: Any, values: Any, start: int, stop: int, wanted: int, missing: float = -np.inf
+) -> float:
+    """Of items[start:stop], ascending, the value of the wanted one: log g s, say."""
+    at = start + np.searchsorted(items[start:stop], wanted)
+    return float(values[at]) if at < stop and items[at] == wanted else missing
+
+
+@njit(cache=True)
+def insert(items: Any, scores: Any, item: int, score: Any, tie_rank: Any) -> None:
+    """Put an item into a user's list (N,), which is in the order of (-score, tie rank)."""
+    at = len(items)
+    while at > 0 and (
+        items[at - 1] < 0
+        or score > scores[at - 1]
+        or (score == scores[at - 1] and tie_rank[item] < tie_rank[items[at - 1]])
+    ):
+        at -= 1
+    if at < len(items):
+        for later in range(len(items) - 1, at, -1):
+            items[later] = items[later - 1]
+            scores[later] = scores[later - 1]
+        items[at] = item
+        scores[at] = score
+
+
+@njit(cache=True)
 def _replace_least(scores: Any, items: Any, score: float, item: int) -> None:
     at = 0
     while True:

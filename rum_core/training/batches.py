@@ -113,7 +113,9 @@ def _targets(settings: Settings, items: Histories) -> Bools:
         return np.ones(len(items.items), dtype=bool)
     owner = np.repeat(np.arange(len(items), dtype=np.int64), items.lengths)
     _, first = np.unique(owner << 32 | items.items, return_index=True)
-    return np.isin(np.arange(len(items.items)), first)
+    found = np.zeros(len(items.items), dtype=bool)
+    found[first] = True
+    return found
 
 
 def pieces(batch: Batch, stretch: int, context: int, cells: int) -> Iterator[list[Piece]]:

@@ -32,8 +32,7 @@ def fit_closed(
     for phase in phases_of(settings, *log["train"][:2]):
         cut, histories, catalog = log[phase]
         part = cut.part(histories, PARTS[phase])
-        counts = np.bincount(part.items, minlength=len(catalog))
-        known = Catalog(catalog.ids, counts, catalog.hashes)
+        known = catalog.counting(part.items)
         tensors = fit(part, known, settings)
         validation = progress.validation
         if phase == "select":

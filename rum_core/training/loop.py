@@ -22,7 +22,7 @@ from rum_core.models.registry import made_by
 from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel
 from rum_core.training.batches import epoch_batches, make_batch, stream
-from rum_core.training.counted import Counted
+from rum_core.training.left_out import Counts
 from rum_core.training.optimizers import Optimizers
 from rum_core.training.past import Past
 from rum_core.training.sampling import Bought
@@ -192,7 +192,7 @@ def _phase(
     phase, train = progress.phase, settings.train
     part = cut.part(histories, PARTS[phase])
     bought = Bought.of(part, len(catalog))
-    counted = _counted(settings, part, catalog)
+    counted = Counts.of(part, catalog, settings.model) if settings.model.counts else None
     fixed = counted.tensors() if counted else {}
     while not progress.finished:
         loss = _epoch(settings, part, bought, counted, worker, model, optimizers, progress)
@@ -211,18 +211,11 @@ def _phase(
         yield State(progress, model, optimizers, fixed)
 
 
-def _counted(settings: Settings, part: Histories, catalog: Catalog) -> Counted | None:
-    if not settings.model.counts:
-        return None
-    purchases = np.bincount(part.items, minlength=len(catalog))
-    return Counted.of(part, Catalog(catalog.ids, purchases, catalog.hashes), settings)
-
-
 def _epoch(
     settings: Settings,
     part: Histories,
     bought: Bought,
-    counted: Counted | None,
+    counted: Counts | None,
     worker: Worker,
     model: Network,
     optimizers: Optimizers,

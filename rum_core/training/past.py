@@ -23,6 +23,11 @@ class Past:
     catalog: Catalog
 
     @classmethod
+    def where_split(cls, everyone: Histories, catalog: Catalog, settings: History) -> "Past | None":
+        """The past, where the log is split by time; None where each customer's history is."""
+        return cls.of(everyone, catalog, settings) if settings.split == "time" else None
+
+    @classmethod
     def of(cls, everyone: Histories, catalog: Catalog, settings: History) -> "Past":
         """The past of a whole log, cut at the share of its purchases that the settings name."""
         cut = TimeCut.of(everyone.times, settings.train_fraction)

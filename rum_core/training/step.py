@@ -16,10 +16,9 @@ from torch.nn.functional import embedding
 
 from rum_core.models.network import Network, Rows
 from rum_core.models.noise import Noise
-from rum_core.models.rum import Rum
 from rum_core.settings import Settings
 from rum_core.training.batches import Batch, Piece, pieces
-from rum_core.training.counted import Counted
+from rum_core.training.left_out import Counts
 from rum_core.training.losses import LOSSES
 from rum_core.training.optimizers import Optimizers
 
@@ -46,7 +45,7 @@ def step(
     worker: Worker,
     model: Network,
     optimizers: Optimizers,
-    counted: Counted | None = None,
+    counted: Counts | None = None,
 ) -> Tensor:
     """One step of all workers; the sum of the losses of the batch's purchases ()."""
     train, device = settings.train, worker.device
@@ -117,7 +116,6 @@ def _piece_loss(
         positive = positive + embedding(tokens, b)[..., 0]
         negative = negative + embedding(negatives, b)[..., 0]
     if s is not None:
-        assert isinstance(model, Rum)
         of_positive, of_negative = (torch.from_numpy(sums).to(positive) for sums in s)
         positive = model.mixed(positive, of_positive)
         negative = model.mixed(negative, of_negative)

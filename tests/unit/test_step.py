@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from rum_core import settings as s
-from rum_core.data.catalog import Catalog
 from rum_core.models import network
 from rum_core.models.rum import Rum
 from rum_core.training import step as step_module
 from rum_core.training.batches import Batch, epoch_batches, make_batch, pieces, stream
-from rum_core.training.counted import Counted
+from rum_core.training.left_out import Counts
 from rum_core.training.optimizers import Optimizers
 from rum_core.training.sampling import Bought
 from rum_core.training.step import Worker, step
@@ -82,10 +81,9 @@ def left_out(user: int) -> np.ndarray:
     return np.asarray(pairs / powers)
 
 
-def counted_of(chosen: s.Settings) -> Counted | None:
-    n = np.bincount(HISTORIES.items, minlength=ITEMS)
-    known = Catalog.from_ids(catalog_of(ITEMS).ids, n)
-    return Counted.of(HISTORIES, known, chosen) if chosen.model.transitions else None
+def counted_of(chosen: s.Settings) -> Counts | None:
+    model = chosen.model
+    return Counts.of(HISTORIES, catalog_of(ITEMS), model) if model.transitions else None
 
 
 def plain_loss(chosen: s.Settings, batch: Batch, model: Rum) -> Tensor:

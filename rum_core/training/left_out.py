@@ -14,31 +14,32 @@ from numba import njit, prange
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.models import transitions
-from rum_core.models.item_weights import Tensors
-from rum_core.settings import Settings
+from rum_core.models.item_weights import Tensors, by_item
+from rum_core.ranking.select import value_of
+from rum_core.settings import Model
 from rum_core.training.batches import Batch, Piece
 
 
 @dataclass(frozen=True)
-class Counted:
+class Counts:
     """What was counted from the purchases of a phase."""
 
-    settings: Settings
+    model: Model
     stored: Tensors  # indptr, indices, weights as the model keeps them
     rows: tuple[np.ndarray, np.ndarray, np.ndarray]  # the same, items ascending, and sums of pairs
     purchases: np.ndarray  # (I,) float64
 
     @classmethod
-    def of(cls, part: Histories, catalog: Catalog, settings: Settings) -> "Counted":
-        """From the purchases of all customers of a part, which `catalog` counts."""
-        stored = transitions.fit(part, catalog, settings)
+    def of(cls, part: Histories, catalog: Catalog, model: Model) -> "Counts":
+        """From the purchases of all customers of a part."""
+        known = catalog.counting(part.items)
+        stored = transitions.weights_of(part, known, model)
         del stored["item_bias"]
-        n = catalog.purchases.astype(np.float64)
-        i = np.repeat(np.arange(len(catalog)), np.diff(stored["indptr"]))
-        powers = n[i] ** settings.model.from_power * n[stored["indices"]] ** settings.model.to_power
-        order = np.lexsort((stored["indices"], i))
-        sums = (stored["weights"] * powers)[order]
-        return cls(settings, stored, (stored["indptr"], stored["indices"][order], sums), n)
+        indptr, j, weights = by_item(stored)
+        n = known.purchases.astype(np.float64)
+        i = np.repeat(np.arange(len(known)), np.diff(indptr))
+        sums = weights * (n[i] ** model.from_power * n[j] ** model.to_power)
+        return cls(model, stored, (indptr, j, sums), n)
 
     def tensors(self) -> Tensors:
         """Under the names of the stored model."""
@@ -52,7 +53,7 @@ class Counted:
         owner = np.repeat(np.arange(count), np.diff(offsets))
         mine = np.zeros((count, rows), np.float32)
         np.add.at(mine, (owner, bought), 1.0)
-        pairs = transitions.pairs_of(bought, owner, self.settings.model)
+        pairs = transitions.pairs_of(bought, owner, self.model)
         key = (pairs.owner * rows + pairs.i) * rows + pairs.j
         keys, place = np.unique(key, return_inverse=True)
         weights = np.bincount(place, weights=pairs.weight, minlength=len(keys))
@@ -64,7 +65,7 @@ class Counted:
 class LeftOut:
     """What was counted, and what is to be taken off it for each of B users."""
 
-    counted: Counted
+    counts: Counts
     rows: np.ndarray  # (R,) catalogue indices of a batch
     mine: np.ndarray  # (B, R) float32 purchases
     pairs: tuple[np.ndarray, np.ndarray, np.ndarray]  # keys (B R R), weights, and where B begins
@@ -72,7 +73,7 @@ class LeftOut:
     def read(self, piece: Piece) -> tuple[np.ndarray, np.ndarray]:
         """s before each purchase of a piece, of itself (B, L) and of its negatives, float32:
         (B, L, C) or (B, L, n)."""
-        model, purchases = self.counted.settings.model, self.counted.purchases
+        model, purchases = self.counts.model, self.counts.purchases
         shared = piece.negatives.ndim == 1
         wanted, column = np.unique(
             piece.negatives if shared else piece.negatives[:0], return_inverse=True
@@ -88,7 +89,7 @@ class LeftOut:
             piece.real,
             (self.mine, *self.pairs),
             (self.rows, wanted, at_hand, alone),
-            self.counted.rows,
+            self.counts.rows,
             (purchases, model.from_power, model.to_power, model.slots, model.decay),
             positive,
             negative,
@@ -140,10 +141,10 @@ def _read(
             for later in range(t + 1, last + 1):
                 for n in range(-1, alone.shape[2]):
                     j = tokens[b, later] if n < 0 else alone[b, later, n]
-                    at = start + np.searchsorted(indices[start:stop], rows[j])
-                    if at < stop and indices[at] == rows[j]:
+                    pair = value_of(indices, sums, start, stop, rows[j], 0.0)
+                    if pair > 0.0:
                         key = (b * len(rows) + r) * len(rows) + j
-                        pair = _others(sums[at], key, my_keys, my_weights)
+                        pair = _others(pair, key, my_keys, my_weights)
                         pair *= weight * max(1.0, purchases[rows[j]] - mine[j]) ** -to_power
                         if n < 0:
                             positive[b, later] += pair
@@ -155,8 +156,5 @@ def _read(
 @njit(cache=True)
 def _others(pairs: float, key: int, my_keys: Any, my_weights: Any) -> float:
     """The pairs that others made: without those of this customer."""
-    place = np.searchsorted(my_keys, key)
-    if place < len(my_keys) and my_keys[place] == key:
-        left = pairs - my_weights[place]
-        return left if left > 1e-6 * pairs else 0.0  # what is less is rounding
-    return pairs
+    left = pairs - value_of(my_keys, my_weights, 0, len(my_keys), key, 0.0)
+    return left if left > 1e-6 * pairs else 0.0  # what is less is rounding
