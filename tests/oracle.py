@@ -79,6 +79,14 @@ def counted(
     return parts
 
 
+def spoken_for(
+    tensors: Tensors, config: dict[str, Any], item: int, history: Sequence[int]
+) -> float:
+    """What counted transitions add to a score: w log(1 + c s)."""
+    w, c = (float(value) for value in tensors["mixture"])
+    return float(w * np.log(1 + c * counted(tensors, config, item, history).sum()))
+
+
 def merge(tensors: Tensors, kind: str, p_star: np.ndarray, r: np.ndarray) -> np.ndarray:
     """MERGE, eq 3, of p* and what was read (D,)."""
     if kind == "concat":
@@ -121,9 +129,7 @@ def score_user(
         if config.get("item_bias"):
             scores[i] += float(tensors["item_bias"][i])
         if config.get("transitions"):
-            log_g, h = (float(value) for value in tensors["mixture"])
-            s_ui = counted(tensors, config, i, history).sum()
-            scores[i] = np.log(np.exp(log_g) * s_ui + np.exp(h + scores[i]))
+            scores[i] += spoken_for(tensors, config, i, history)
     return scores
 
 
@@ -134,8 +140,9 @@ def reasons(
     z = attention(tensors, config, item, history)
     if config.get("transitions"):
         parts = counted(tensors, config, item, history)
-        share = min(1.0, np.exp(float(tensors["mixture"][0]) - score) * parts.sum())
-        if share > 0:
+        v = spoken_for(tensors, config, item, history)
+        if v > 0:
+            share = v / (v + abs(score - v))
             return np.asarray((1 - share) * z + share * parts / parts.sum())
     return z
 

@@ -71,10 +71,6 @@ class Network(nn.Module):
         """
         raise NotImplementedError
 
-    def mixed(self, y: Tensor, s: Tensor) -> Tensor:
-        """Scores of learned ones y and counted sums s, where the model counts (settings.counts)."""
-        raise NotImplementedError
-
     def stretches(self, bptt: int) -> tuple[int, int]:
         """Purchases of a history at a time, and before them that are there for context alone."""
         return STRETCH, self.context

@@ -1,7 +1,7 @@
 """RUM: intrinsic embeddings, a memory, and their weighted sum, eq 1-4, of both levels.
 
-p_u = p*_u + alpha sum_k z_ik m_k, score = p_u . q_i (+ b_i). Item level may mix in what was counted
-(`transitions`): score = log(g s_ui + e^(h + that)). Letters and shapes as in `network`.
+p_u = p*_u + alpha sum_k z_ik m_k, score = p_u . q_i (+ b_i). What item level adds by counting is
+not learned (`training/mixture.py`). Letters and shapes as in `network`.
 """
 
 from collections.abc import Callable
@@ -18,19 +18,16 @@ from rum_core.models.predict import PREDICTS
 from rum_core.settings import Model
 
 OPEN_STRETCH = 32  # purchases at a time where each candidate reads a vector
-FIRST_MIXTURE = (1.0, -3.0)  # log g and h: the counts lead at first
 
 
 class Rum(Network):
-    """Parameters of RUM: user (U, D) p*, item (I, D) q, mixture (2,), and those of the level."""
+    """Parameters of RUM: user (U, D) p*, item (I, D) q, and those of the level."""
 
     def __init__(
         self, settings: Model, items: int, users: int, seed: int, rank: int = 0, world: int = 1
     ) -> None:
         super().__init__(settings, items, users, seed, rank, world)
         D, K, std = settings.dim, settings.slots, settings.init_std
-        if settings.counts:
-            self.mixture = nn.Parameter(torch.tensor(FIRST_MIXTURE))
         if settings.merge == "concat":
             self.merge = nn.Parameter(torch.eye(D).repeat(1, 2))
         if settings.predict == "network":
@@ -60,10 +57,6 @@ class Rum(Network):
         assert p is not None
         scorer = open_scores if self.settings.opened else SCORERS[self.settings.level]
         return scorer(self, rows["item"], p, tokens, real, negatives, M)
-
-    def mixed(self, y: Tensor, s: Tensor) -> Tensor:
-        """log(g s + e^(h + y)) of learned scores y and counted sums s, of one shape."""
-        return torch.logaddexp(self.mixture[0] + torch.log(s), self.mixture[1] + y)
 
     def stretches(self, bptt: int) -> tuple[int, int]:
         """The item level needs what its memory holds; the feature level hands its memory on."""

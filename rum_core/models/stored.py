@@ -90,8 +90,9 @@ def check_stored(config: dict[str, Any], tensors: Tensors, items: int, users: in
     for prefix in ("", "transitions."):
         if f"{prefix}indptr" in shapes:
             _check_rows(tensors[f"{prefix}indptr"], tensors[f"{prefix}indices"], items)
-    if settings.counts and (tensors["transitions.weights"] < 0).any():
-        raise DamagedError("tensor transitions.weights has numbers below 0")
+    for tensor in ("transitions.weights", "mixture") if settings.counts else ():
+        if (tensors[tensor] < 0).any():
+            raise DamagedError(f"tensor {tensor} has numbers below 0")
 
 
 def _settings(name: str, config: dict[str, Any]) -> Model:

@@ -62,6 +62,12 @@ def weights_of(histories: Histories, catalog: Catalog, model: Model) -> Tensors:
     return as_tensors(i, j, weights, catalog, model.neighbours)
 
 
+def tensors_of(histories: Histories, catalog: Catalog, model: Model) -> Tensors:
+    """The weights under the names that RUM stores them by."""
+    weights = weights_of(histories, catalog, model)
+    return {f"transitions.{name}": weights[name] for name in ("indptr", "indices", "weights")}
+
+
 def fit(histories: Histories, catalog: Catalog, settings: Settings) -> Tensors:
     """seqknn: the transitions alone."""
     return weights_of(histories, catalog, settings.model)

@@ -1,4 +1,4 @@
-"""The counted part of a READ: log g s_ui, s_ui = sum_k decay^age c_ki over a user's memory.
+"""The counted part of a READ: w log(1 + c s_ui), s_ui = sum_k decay^age c_ki over a user's memory.
 
 Most items get nothing from it, so a block holds it sparsely: user u's are at[start[u] : stop[u]],
 items ascending, in float64 and summed from the newest slot on. U users, S slots.
@@ -17,7 +17,7 @@ RUN = 64  # users that a thread takes at a time
 
 
 class Sums(NamedTuple):
-    """Of every user of a block: which items his memory speaks for, and log g s."""
+    """Of every user of a block: which items his memory speaks for, and w log(1 + c s)."""
 
     start: np.ndarray  # (U,) int64
     stop: np.ndarray  # (U,) int64
@@ -33,14 +33,14 @@ class Counted:
         t = {name: model.tensors[f"transitions.{name}"] for name in names}
         indptr, indices, weights = by_item(t)
         self.rows = (indptr, indices, weights.astype(np.float64))
-        self.gain, self.shift = (float(value) for value in model.tensors["mixture"])
+        self.mixture = tuple(float(value) for value in model.tensors["mixture"])  # w, c
         self.decay = float(model.config["decay"])
 
     def sums(self, slots: np.ndarray, offsets: np.ndarray) -> Sums:
         """Of the memories slots[offsets[u] : offsets[u + 1]], oldest first."""
         lengths = np.diff(self.rows[0])[slots]
         start = np.concatenate([[0], np.cumsum(lengths)])[offsets]
-        return Sums(*_sums(slots, offsets, start, self.rows, self.decay, self.gain))
+        return Sums(*_sums(slots, offsets, start, self.rows, self.decay, self.mixture))
 
     def blend(
         self,
@@ -52,7 +52,8 @@ class Counted:
     ) -> None:
         """Turn attention z (U, N, K) of lists into (1 - l) z + l c / sum c, in place.
 
-        l = g s / e^score is the share of what was counted in a score; memory: slots and offsets.
+        l = v / (v + |y|) is the share of what was counted, v, in a score y + v; memory: slots and
+        offsets.
         """
         _blend(z, items, scores, memory, sums, self.rows, self.decay)
 
@@ -64,7 +65,7 @@ def nothing(users: int) -> Sums:
 
 
 @njit(cache=True, parallel=True)
-def _sums(slots: Any, offsets: Any, start: Any, rows: Any, decay: float, gain: float) -> Any:
+def _sums(slots: Any, offsets: Any, start: Any, rows: Any, decay: float, mixture: Any) -> Any:
     indptr, indices, weights = rows
     users = len(offsets) - 1
     stop = start[:-1].copy()
@@ -87,7 +88,7 @@ def _sums(slots: Any, offsets: Any, start: Any, rows: Any, decay: float, gain: f
                 weight *= decay
             items[start[u] : at].sort()
             for n in range(start[u], at):
-                values[n] = gain + np.log(sums[items[n]])
+                values[n] = mixture[0] * np.log1p(mixture[1] * sums[items[n]])
                 sums[items[n]] = 0.0
                 touched[items[n]] = False
             stop[u] = at
@@ -107,20 +108,15 @@ def _blend(
         for n in range(items.shape[1]):
             i = items[u, n]
             counted = value_of(of, values, start[u], stop[u], i)
-            share = min(1.0, np.exp(counted - scores[u, n]))  # a score is rounded
+            if counted <= 0.0:
+                continue
+            share = counted / (counted + abs(scores[u, n] - counted))
             weight, total = 1.0, 0.0
             for s in range(len(mine) - 1, -1, -1):
                 first, last = indptr[mine[s]], indptr[mine[s] + 1]
-                parts[s] = weight * value_of(indices, weights, first, last, i, 0.0)
+                parts[s] = weight * value_of(indices, weights, first, last, i)
                 total += parts[s]
                 weight *= decay
             if total > 0.0:
                 for s in range(len(mine)):
                     z[u, n, s] = (1.0 - share) * z[u, n, s] + share * parts[s] / total
-
-
-@njit(cache=True)
-def mixed(counted: float, learned: float) -> float:
-    """log(e^counted + e^learned)."""
-    largest = max(counted, learned)
-    return float(largest + np.log1p(np.exp(min(counted, learned) - largest)))

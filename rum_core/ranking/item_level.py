@@ -4,7 +4,7 @@ exp(beta q_i . q_j) depends on the two items alone. For a tile of candidates i t
 E_j = exp(...) and E_j * W_j, W = q_j . q_i, are made once for all items j in the block's memories;
 a user's attention read is then a sum of his K rows of E * W over the sum of his rows of E. U users,
 K slots, D dimensions, T candidates a tile. Counted transitions (`counted.py`) are mixed in where a
-memory has some: score = log(g s + e^(h + y)) of the learned y. Beside it: `reference.py`.
+memory has some: score = y + w log(1 + c s) of the learned y. Beside it: `reference.py`.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, prange
 
 from rum_core.ranking.block import Block
-from rum_core.ranking.counted import Counted, Sums, mixed, nothing
+from rum_core.ranking.counted import Counted, Sums, nothing
 from rum_core.ranking.select import LARGEST, ROUNDING, empty_heaps, exact_top, offer, value_of
 from rum_core.store.checkpoint import SavedModel
 
@@ -29,7 +29,6 @@ class ItemLevel:
     def __init__(self, model: SavedModel) -> None:
         self.counted = Counted(model) if model.config.get("transitions") else None
         self.block_users = 2048 if self.counted else 16_384
-        self.shift = self.counted.shift if self.counted else 0.0  # h
         self.q = np.ascontiguousarray(model.tensors["item"], dtype=np.float32)
         self.p = np.ascontiguousarray(model.tensors["user"], dtype=np.float32)
         self.q64 = self.q.astype(np.float64)
@@ -97,7 +96,7 @@ class _Memory:
                 m.bias[tile],
                 (self.p64, m.q64, self.slots, m.alpha, m.beta),
                 (block.seen, block.seen_offsets),
-                (next_sum, self.sums.stop, self.sums.items, self.sums.values, m.shift),
+                (next_sum, self.sums.stop, self.sums.items, self.sums.values),
                 scores,
                 items,
             )
@@ -121,9 +120,7 @@ class _Memory:
         read = w * (1.25 * gamma + 2.5 * relative)
         bias = np.abs(m.bias).max(initial=0)
         largest_y = base + m.alpha * w + bias
-        if m.counted:  # log(g s + e^(h + y)) moves no more than y does, and is rounded once more
-            sums = self.sums.values[np.isfinite(self.sums.values)]
-            largest_y = largest_y + abs(m.shift) + np.abs(sums).max(initial=0) + 1
+        largest_y = largest_y + self.sums.values.max(initial=0)  # one rounding more
         bound = base * gamma + m.alpha * read + 8 * ROUNDING * largest_y + 1e-30
         too_large = np.maximum(largest_y, m.beta * w) > LARGEST
         return np.where(too_large | (relative > 0.1), np.inf, bound)
@@ -131,9 +128,8 @@ class _Memory:
     def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         m = self.model
         memory = (self.slots, self.offsets)
-        sums = (*self.sums, m.shift)
         return np.asarray(
-            _exact(users, items, self.p64, m.q64, m.bias, memory, sums, m.alpha, m.beta)
+            _exact(users, items, self.p64, m.q64, m.bias, memory, self.sums, m.alpha, m.beta)
         )
 
     def because(
@@ -142,8 +138,8 @@ class _Memory:
         """Distinct purchases with the largest attention (summed over their slots), ties by the more
         recent: items (U, N, B) int32, -1 where there are no more, and weights float32.
 
-        The attention is z; where transitions count, (1 - l) z + l c / sum c, with l = g s / e^score
-        the share of what was counted in the score.
+        The attention is z; where transitions count, (1 - l) z + l c / sum c, with l the share of
+        what was counted in the score: `Counted.blend`.
         """
         m = self.model
         memory = (self.slots, self.offsets)
@@ -203,7 +199,7 @@ def _fold(
     """Score a tile (T,) for all users and offer it to their heaps. base (U, T) is p* . q."""
     p64, q64, slots, alpha64, beta64 = pair
     seen, seen_offsets = barred
-    next_sum, last_sum, sum_items, sum_values, shift = counted
+    next_sum, last_sum, sum_items, sum_values = counted
     users, width = len(offsets) - 1, len(tile)
     for run in prange((users + RUN - 1) // RUN):
         over = np.empty(TILE, np.float32)
@@ -229,14 +225,12 @@ def _fold(
                         over[t] = bias[t] + _direct(
                             p64[u], q64, slots[start:stop], tile[t], alpha64, beta64, z
                         )
-            for t in range(width if shift else 0):
-                over[t] += np.float32(shift)
             t = 0
             while next_sum[u] < last_sum[u] and sum_items[next_sum[u]] <= tile[-1]:
                 while tile[t] < sum_items[next_sum[u]]:
                     t += 1
                 if tile[t] == sum_items[next_sum[u]]:
-                    over[t] = mixed(sum_values[next_sum[u]], over[t])
+                    over[t] += sum_values[next_sum[u]]
                 next_sum[u] += 1
             offer(
                 over[:width],
@@ -293,7 +287,7 @@ def _exact(
 ) -> Any:
     """Scores (n, m) float64 of items (n, m) for users (n,), each sum in the order of its index."""
     slots, offsets = memory
-    first_sum, last_sum, sum_items, sum_values, shift = sums
+    first_sum, last_sum, sum_items, sum_values = sums
     scores = np.empty(items.shape)
     for n in prange(len(users)):
         u = users[n]
@@ -308,9 +302,9 @@ def _exact(
                     base += p[u, d] * q[i, d]
                     for s in range(filled):
                         w[s] += q[i, d] * held[d, s]
-                learned = base + alpha * attend(w, beta) + bias[i] + shift
+                learned = base + alpha * attend(w, beta) + bias[i]
                 counted = value_of(sum_items, sum_values, first_sum[u], last_sum[u], i)
-                scores[n, c] = mixed(counted, learned)
+                scores[n, c] = learned + counted
     return scores
 
 

@@ -51,6 +51,12 @@ def rum_scores(model: SavedModel, p: np.ndarray, history: np.ndarray) -> np.ndar
     return np.asarray(PREDICTS[model.config.get("predict", "inner")](p_u, q, t))
 
 
+def counted(model: SavedModel, history: np.ndarray) -> np.ndarray:
+    """What counted transitions add to the score of each item (I,): w log(1 + c s)."""
+    w, c = model.tensors["mixture"].astype(np.float64)
+    return np.asarray(w * np.log1p(c * counted_parts(model, history).sum(axis=0)))
+
+
 def counted_parts(model: SavedModel, history: np.ndarray) -> np.ndarray:
     """decay^age c_ki of item-level RUM's transitions (S, I), newest slot first."""
     return _parts(model, history[-model.config["slots"] :], "transitions.")
@@ -138,11 +144,8 @@ def scores(model: SavedModel, row: int, history: np.ndarray) -> np.ndarray:
     p = user[row].astype(np.float64) if 0 <= row < len(user) else np.zeros(user.shape[1])
     values = SCORES[model.config["model"]](model, p, history)
     values = values + model.tensors.get("item_bias", 0.0)
-    if model.config.get("transitions"):  # log(g s_ui + e^(h + y_ui))
-        gain, shift = model.tensors["mixture"].astype(np.float64)
-        with np.errstate(divide="ignore"):
-            counted = gain + np.log(counted_parts(model, history).sum(axis=0))
-        values = np.logaddexp(counted, shift + values)
+    if model.config.get("transitions"):
+        values = values + counted(model, history)
     return np.asarray(values, dtype=np.float32)
 
 
@@ -206,12 +209,11 @@ def _explain(
 def _with_counted(
     model: SavedModel, z: np.ndarray, ranking: Ranking, user: int, history: np.ndarray
 ) -> np.ndarray:
-    """Attention (S, I) of the items of a list: (1 - l) z + l c / sum c, l = g s / e^score."""
+    """Attention (S, I) of the items of a list: (1 - l) z + l c / sum c, l = v / (v + |y|)."""
     parts, mixed = counted_parts(model, history)[::-1], z.copy()
-    gain = float(model.tensors["mixture"][0])
+    values = counted(model, history)
     for n, i in enumerate(ranking.items[user]):
-        total = parts[:, i].sum()
-        share = min(1.0, np.exp(gain - float(ranking.scores[user, n])) * total)
-        if share > 0:
-            mixed[:, i] = (1 - share) * z[:, i] + share * parts[:, i] / total
+        if values[i] > 0:
+            share = values[i] / (values[i] + abs(ranking.scores[user, n] - values[i]))
+            mixed[:, i] = (1 - share) * z[:, i] + share * parts[:, i] / parts[:, i].sum()
     return mixed

@@ -173,12 +173,10 @@ def contains(values: Any, start: int, stop: int, wanted: int) -> bool:
 
 
 @njit(cache=True)
-def value_of(
-    items: Any, values: Any, start: int, stop: int, wanted: int, missing: float = -np.inf
-) -> float:
-    """Of items[start:stop], ascending, the value of the wanted one: log g s, say."""
+def value_of(items: Any, values: Any, start: int, stop: int, wanted: int) -> float:
+    """Of items[start:stop], ascending, the value of the wanted one; 0 where it is not there."""
     at = start + np.searchsorted(items[start:stop], wanted)
-    return float(values[at]) if at < stop and items[at] == wanted else missing
+    return float(values[at]) if at < stop and items[at] == wanted else 0.0
 
 
 @njit(cache=True)

@@ -17,12 +17,13 @@ from rum_core.data.catalog import Catalog
 from rum_core.data.cuts import Cut, UserCut
 from rum_core.data.histories import Histories, Part
 from rum_core.errors import RumError
+from rum_core.models import transitions
 from rum_core.models.network import Network
 from rum_core.models.registry import made_by
 from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel
 from rum_core.training.batches import epoch_batches, make_batch, stream
-from rum_core.training.left_out import Counts
+from rum_core.training.mixture import USUAL, mixture, validate_mixed
 from rum_core.training.optimizers import Optimizers
 from rum_core.training.past import Past
 from rum_core.training.sampling import Bought
@@ -49,6 +50,7 @@ class Progress:
     epochs: int = 0  # how many the phases after "select" run
     validation: tuple[float, ...] = ()  # NDCG after each epoch of "select"
     loss: float = 0.0  # a purchase, mean over the last epoch
+    weight: float = USUAL  # of counted transitions, as it validated best; where the model counts
 
 
 @dataclass(frozen=True)
@@ -192,19 +194,31 @@ def _phase(
     phase, train = progress.phase, settings.train
     part = cut.part(histories, PARTS[phase])
     bought = Bought.of(part, len(catalog))
-    counted = Counts.of(part, catalog, settings.model) if settings.model.counts else None
-    fixed = counted.tensors() if counted else {}
+    fixed = {}
+    if settings.model.counts:
+        counted = transitions.tensors_of(part, catalog.counting(part.items), settings.model)
+        fixed = {**counted, **mixture(progress.weight)}
     while not progress.finished:
-        loss = _epoch(settings, part, bought, counted, worker, model, optimizers, progress)
+        loss = _epoch(settings, part, bought, worker, model, optimizers, progress)
         epoch = progress.epoch + 1
         progress = replace(progress, epoch=epoch, loss=loss)
         if phase == "select":
             saved = _saved(settings, histories, catalog, worker, model, fixed)
-            ndcg = validate(settings, saved, histories, cut, worker)
+            weight = progress.weight
+            if settings.model.counts:
+                ndcg, weight = validate_mixed(settings, saved, histories, cut, worker)
+            else:
+                ndcg = validate(settings, saved, histories, cut, worker)
             validation = (*progress.validation, ndcg)
             best = int(np.argmax(validation)) + 1
             over = epoch == train.epochs or epoch - best >= train.patience
-            progress = replace(progress, validation=validation, epochs=best, finished=over)
+            progress = replace(
+                progress,
+                validation=validation,
+                epochs=best,
+                weight=weight if best == epoch else progress.weight,
+                finished=over,
+            )
         else:
             progress = replace(progress, finished=epoch == progress.epochs)
         log.info("%s epoch %d: loss %.4f a purchase", phase, epoch, loss)
@@ -215,7 +229,6 @@ def _epoch(
     settings: Settings,
     part: Histories,
     bought: Bought,
-    counted: Counts | None,
     worker: Worker,
     model: Network,
     optimizers: Optimizers,
@@ -227,7 +240,7 @@ def _epoch(
         rng = stream(train.seed, *key, number)
         share = (worker.rank, worker.world)
         batch = make_batch(part, bought, users, settings, rng, *share)
-        losses += step(settings, batch, worker, model, optimizers, counted)
+        losses += step(settings, batch, worker, model, optimizers)
     finite = all(bool(torch.isfinite(p).all()) for p in model.parameters())
     amiss = torch.tensor([not finite], dtype=torch.float64, device=worker.device)
     worker.all_reduce(amiss)

@@ -18,7 +18,6 @@ from rum_core.models.network import Network, Rows
 from rum_core.models.noise import Noise
 from rum_core.settings import Settings
 from rum_core.training.batches import Batch, Piece, pieces
-from rum_core.training.left_out import Counts
 from rum_core.training.losses import LOSSES
 from rum_core.training.optimizers import Optimizers
 
@@ -40,12 +39,7 @@ class Worker:
 
 
 def step(
-    settings: Settings,
-    batch: Batch,
-    worker: Worker,
-    model: Network,
-    optimizers: Optimizers,
-    counted: Counts | None = None,
+    settings: Settings, batch: Batch, worker: Worker, model: Network, optimizers: Optimizers
 ) -> Tensor:
     """One step of all workers; the sum of the losses of the batch's purchases ()."""
     train, device = settings.train, worker.device
@@ -65,11 +59,9 @@ def step(
     stretch, context, cells = _measures(settings, model, batch)
     for group in pieces(batch, stretch, context, cells):
         M = None
-        left_out = counted.without(batch, group[0].users) if counted else None
         for piece in group:
             mine = None if p is None else p[piece.users]
-            s = left_out.read(piece) if left_out else None
-            value, M = _piece_loss(settings, model, used, mine, piece, M, noise, s)
+            value, M = _piece_loss(settings, model, used, mine, piece, M, noise)
             value.backward()  # type: ignore[no-untyped-call]
             M = None if M is None else M.detach()
             loss += value.detach()
@@ -102,7 +94,6 @@ def _piece_loss(
     piece: Piece,
     M: Tensor | None,
     noise: Noise,
-    s: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Sum of the losses of a piece's targets, and the memory after it."""
     tokens, real, targets, negatives, counts = (
@@ -115,10 +106,6 @@ def _piece_loss(
         b = rows["item_bias"][:, None]
         positive = positive + embedding(tokens, b)[..., 0]
         negative = negative + embedding(negatives, b)[..., 0]
-    if s is not None:
-        of_positive, of_negative = (torch.from_numpy(sums).to(positive) for sums in s)
-        positive = model.mixed(positive, of_positive)
-        negative = model.mixed(negative, of_negative)
     values = LOSSES[settings.train.loss](positive, negative, counts)
     return torch.where(targets, values, 0.0).sum(), M
 

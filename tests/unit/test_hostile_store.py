@@ -76,7 +76,7 @@ def model_of(name: str, level: str = "item") -> SavedModel:
     if counts:
         level = "item"
         tensors |= {f"transitions.{n}": tensor for n, tensor in weights_of_items.items()}
-        tensors["mixture"] = np.array([0.5, -1], np.float32)
+        tensors["mixture"] = np.array([0.5, 2.0], np.float32)
     if name == "popular":
         tensors = {}
     config = {"model": name, "level": level, "dim": D, "slots": K, "window": W, "layers": Y}
@@ -170,6 +170,16 @@ def test_weights_that_point_outside_are_refused(
     model.tensors[tensor][at] = value
     save_model(store, model)
     with pytest.raises(StoreError, match="is damaged: tensor ind") as found:
+        load_model(store, "m")
+    one_line(found)
+
+
+@pytest.mark.parametrize("tensor", ["transitions.weights", "mixture"])
+def test_counts_below_0_are_refused(store: Store, tensor: str) -> None:
+    model = model_of("rum", "counted")
+    model.tensors[tensor][1] = -0.5
+    save_model(store, model)
+    with pytest.raises(StoreError, match=f"tensor {tensor} has numbers below 0") as found:
         load_model(store, "m")
     one_line(found)
 

@@ -72,7 +72,7 @@ def some_transitions(rng: np.random.Generator, items: int) -> dict[str, np.ndarr
         "transitions.indptr": np.cumsum([0, *map(len, rows)]),
         "transitions.indices": np.concatenate(rows).astype(np.int32),
         "transitions.weights": weights,
-        "mixture": np.array([0.4, -1.1], np.float32),
+        "mixture": np.array([1.4, 2.5], np.float32),
     }
 
 

@@ -16,11 +16,10 @@ from rum_core.models import network
 from rum_core.models.rum import Rum
 from rum_core.training import step as step_module
 from rum_core.training.batches import Batch, epoch_batches, make_batch, pieces, stream
-from rum_core.training.left_out import Counts
 from rum_core.training.optimizers import Optimizers
 from rum_core.training.sampling import Bought
 from rum_core.training.step import Worker, step
-from tests.oracle import catalog_of, histories_of
+from tests.oracle import histories_of
 
 ITEMS, D, K = 12, 3, 2
 rng = np.random.default_rng(5)
@@ -30,18 +29,10 @@ HISTORIES = histories_of(BOUGHT)
 TABLE = Bought.of(HISTORIES, ITEMS)
 
 
-COUNTING = {"gap": 3, "gap_decay": 0.6, "backward": 0.3, "from_power": 0.4, "to_power": 0.2}
-
-
 def settings_of(level: str, loss: str, *, exclude_seen: bool = False, **train: Any) -> s.Settings:
-    """`level` may be "counted": item level with transitions."""
     values = {"negatives": 4, "optimizer": "sgd", "learning_rate": 1.0, "dropout": 0.0, **train}
-    more: dict[str, Any] = {"transitions": False}
-    if level == "counted":
-        more = {"transitions": True, "decay": 0.8, **COUNTING}
-    level = level if level == "feature" else "item"
     return s.Settings(
-        model=s.Model(level=level, dim=D, slots=K, alpha=0.7, beta=1.3, init_std=0.7, **more),
+        model=s.Model(level=level, dim=D, slots=K, alpha=0.7, beta=1.3, init_std=0.7),
         train=s.Train(loss=loss, **values),
         recommend=s.Recommend(exclude_seen=exclude_seen),
     )
@@ -66,26 +57,6 @@ def losses(positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
     }
 
 
-def left_out(user: int) -> np.ndarray:
-    """Transitions (I, I) counted from all customers but this one."""
-    others = [one for other, one in enumerate(BOUGHT) if other != user]
-    n = np.maximum(np.bincount([i for one in others for i in one], minlength=ITEMS), 1)
-    pairs = np.zeros((ITEMS, ITEMS))
-    for one in others:
-        for t, i in enumerate(one):
-            for apart, j in enumerate(one[t + 1 : t + 1 + COUNTING["gap"]]):
-                if i != j:
-                    pairs[i, j] += COUNTING["gap_decay"] ** apart
-                    pairs[j, i] += COUNTING["backward"] * COUNTING["gap_decay"] ** apart
-    powers = n[:, None] ** COUNTING["from_power"] * n ** COUNTING["to_power"]
-    return np.asarray(pairs / powers)
-
-
-def counted_of(chosen: s.Settings) -> Counts | None:
-    model = chosen.model
-    return Counts.of(HISTORIES, catalog_of(ITEMS), model) if model.transitions else None
-
-
 def plain_loss(chosen: s.Settings, batch: Batch, model: Rum) -> Tensor:
     """Sum over users and purchases, one at a time, eq 1-14; M is cut off every `bptt` WRITEs."""
     alpha, beta = chosen.model.alpha, chosen.model.beta
@@ -93,17 +64,9 @@ def plain_loss(chosen: s.Settings, batch: Batch, model: Rum) -> Tensor:
     q, b = model.item[batch.rows] * keep, model.item_bias[batch.rows]
     total = torch.zeros((), dtype=torch.float64)
 
-    def score(user: int, i: int, slots: Tensor, keys: Tensor, before: list[int]) -> Tensor:
+    def score(user: int, i: int, slots: Tensor, keys: Tensor) -> Tensor:
         z = torch.softmax(beta * keys @ q[i], dim=0)
-        y = (model.user[user] + alpha * z @ slots) @ q[i] + b[i]
-        if not chosen.model.transitions:
-            return y
-        found = sum(
-            chosen.model.decay**age * left_out(user)[j, batch.rows[i]]
-            for age, j in enumerate(batch.rows[before[::-1]])
-        )
-        g, h = model.mixture[0].exp(), model.mixture[1]
-        return torch.log(g * float(found) + torch.exp(h + y))
+        return (model.user[user] + alpha * z @ slots) @ q[i] + b[i]
 
     for place, user in enumerate(batch.users):
         start, stop = batch.offsets[place], batch.offsets[place + 1]
@@ -123,8 +86,8 @@ def plain_loss(chosen: s.Settings, batch: Batch, model: Rum) -> Tensor:
             i = batch.tokens[at]
             again = i in batch.tokens[start:at]
             if not (again and chosen.recommend.exclude_seen):
-                negative = [score(user, j, slots, keys, before) for j in negatives]
-                values = losses(score(user, i, slots, keys, before), torch.stack(negative))
+                negative = [score(user, j, slots, keys) for j in negatives]
+                values = losses(score(user, i, slots, keys), torch.stack(negative))
                 total = total + values[chosen.train.loss]
             if chosen.model.level == "feature":
                 z = torch.softmax(beta * keys @ q[i], dim=0)[:, None]
@@ -142,7 +105,7 @@ def cuts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("cuts")
-@pytest.mark.parametrize("level", ["item", "feature", "counted"])
+@pytest.mark.parametrize("level", ["item", "feature"])
 @pytest.mark.parametrize("loss", ["bce", "bpr", "softmax"])
 @pytest.mark.parametrize(
     "more", [{}, {"dropout": 0.4, "l2": 0.05, "bptt": 3}, {"exclude_seen": True}]
@@ -156,7 +119,7 @@ def test_a_step_moves_by_the_gradient_of_the_plain_loop(
     value = plain_loss(chosen, batch, plain)
     value.backward()
     optimizers = Optimizers(model, chosen.train)
-    said = step(chosen, batch, Worker(), model, optimizers, counted_of(chosen))
+    said = step(chosen, batch, Worker(), model, optimizers)
     if not chosen.train.l2:  # what a step says is the loss without it
         assert said.item() == pytest.approx(value.item(), rel=1e-5)
     for (name, moved), before in zip(model.named_parameters(), plain.parameters(), strict=True):

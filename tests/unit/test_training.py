@@ -20,6 +20,7 @@ from rum_core.ranking.ranking import Ranker
 from rum_core.store.checkpoint import SavedModel
 from rum_core.training.closed import fit_closed
 from rum_core.training.loop import Progress, Resume, State, TrainError, fit
+from rum_core.training.mixture import USUAL, WEIGHTS, mixture
 from rum_core.training.step import Worker
 from tests import oracle
 
@@ -214,6 +215,26 @@ def test_validation_is_the_ndcg_of_the_part_after_fit(level: str) -> None:
             assert state.progress.validation[-1] == pytest.approx(expected)
             said.append(expected)
     assert len(set(said)) > 1
+
+
+def test_the_weight_of_counted_transitions_is_the_one_that_validates_best() -> None:
+    """By the oracle, after each epoch; the phases that follow take that of the best epoch."""
+    chosen = settings_of("counted", {"init_std": 0.5}, patience=9, learning_rate=0.05)
+    worker, best, taken = Worker(), [], set()
+    for state in fit(chosen, HISTORIES, CATALOG, worker):
+        tensors = state.tensors(len(HISTORIES), worker)
+        if state.progress.phase != "select":
+            taken.add(float(tensors["mixture"][0]))
+            continue
+        of_weight = {
+            w: ndcg_by_oracle(chosen, HISTORIES, tensors | mixture(w), chosen.recommend.top_n)
+            for w in WEIGHTS
+        }
+        assert state.progress.validation[-1] == pytest.approx(max(of_weight.values()))
+        best.append(max(of_weight, key=lambda w: of_weight[w]))
+        assert len(set(of_weight.values())) > 1
+    assert taken == {best[state.progress.epochs - 1]} == {state.progress.weight}
+    assert taken != {USUAL}
 
 
 def test_the_epoch_that_validates_best_is_taken() -> None:
