@@ -3,8 +3,10 @@
 `python -m tests.benchmarks.paper --log instant_video --models rum-item,seqknn` tunes each contender
 with the same number of trials, fits what was chosen once a seed and measures it on the test part;
 the first contender is compared with the others, paired. What is done lies in --work and is not done
-again, so it can be run in parts. Writes <log>.parquet and <log>.md to --out. --alpha draws figure 3
-instead: <log>-alpha.parquet and <log>-alpha.html.
+again, so it can be run in parts. --split time cuts the log at one moment. --peek also measures
+every trial on the test part, to show what picking there would have claimed. Writes <log>.parquet
+and <log>.md to --out, <log>-time where split so. --alpha draws figure 3 instead:
+<log>-alpha.parquet and <log>-alpha.html.
 """
 
 import argparse
@@ -18,57 +20,75 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from jobs import ingest, tune
+from jobs.spaces import settled
 from rum_core.data.snapshots import latest_snapshot, load_snapshot
 from rum_core.errors import RumError
-from rum_core.evaluation.metrics import Floats
-from rum_core.settings import Settings, from_dict, read_toml
+from rum_core.evaluation.metrics import METRICS, Floats
+from rum_core.settings import Settings
 from rum_core.store.layout import Store, StoreError
-from rum_core.store.trials import read_trials
+from rum_core.store.trials import Trial, read_trials
 from tests.benchmarks.paper.alpha import ALPHAS, sweep
 from tests.benchmarks.paper.comparison import as_markdown, compare
 from tests.benchmarks.paper.contenders import CONTENDERS, LOGS, settings_of
 from tests.benchmarks.paper.measured import measure, seeds_of
+from tests.benchmarks.paper.numbers import numbers_of
 
 RESULTS = Path(__file__).parents[1] / "results" / "paper"
 
 log = logging.getLogger("rum")
 
 
-def chosen_for(settings: Settings, store: Store) -> tuple[Settings, str]:
-    """The settings that a contender's search comes to, and how it came to them."""
+def search(settings: Settings, store: Store) -> list[Trial]:
+    """The trials of a contender."""
     tune.tune(settings, store)
     snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
     trials = read_trials(store, tune.search_id(settings, snapshot))
-    tried = [trials[number] for number in sorted(trials)[: settings.tune.trials]]
-    best = tune.best_of(tried)
-    note = f"trial {best.trial} of {len(tried)}, validation NDCG {100 * (best.ndcg or 0):.3f}"
-    chosen = from_dict(read_toml(settings.tune.out))
-    return chosen.model_copy(update={"run_date": settings.run_date}), note
+    return [trials[number] for number in sorted(trials)[: settings.tune.trials]]
 
 
-def run(of: str, names: list[str], trials: int, seeds: int, folder: Path, out: Path) -> None:
+def picked_on_test(settings: Settings, trials: list[Trial], folder: Path) -> str:
+    """What the trial that does best on the test part itself would have claimed, with one seed."""
+    found = []
+    for trial in trials:
+        if not trial.failed:
+            values = measure(settled(settings, trial.settings), 0, folder).values
+            ndcg, hits = values[:, METRICS.index("ndcg")], values[:, METRICS.index("hit_rate")]
+            found.append((float(ndcg.mean()), trial.trial, int((hits > 0).sum())))
+    ndcg, number, hits = max(found)
+    return f"; picked on test: trial {number}, NDCG {100 * ndcg:.3f}, {hits} hits"
+
+
+def run(asked: argparse.Namespace, folder: Path) -> None:
     """Tune, fit and measure contenders on a log; writes the comparison."""
     fits: dict[str, list[Floats]] = {}
     notes: dict[str, str] = {}
-    for name in names:
-        settings = settings_of(of, name, trials, folder)
+    for name in asked.models:
+        settings = settings_of(asked.log, name, asked.trials, folder, asked.split)
         store = Store.open(settings.store)
-        log.info("%s on %s", name, of)
-        chosen, notes[name] = chosen_for(settings, store)
-        measured = [measure(chosen, seed, folder) for seed in seeds_of(chosen, seeds)]
+        log.info("%s on %s", name, asked.log)
+        trials = search(settings, store)
+        best = tune.best_of(trials)
+        notes[name] = f"trial {best.trial} of {len(trials)}, validation NDCG {100 * best.ndcg:.3f}"
+        chosen = settled(settings, best.settings)
+        measured = [measure(chosen, seed, folder) for seed in seeds_of(chosen, asked.seeds)]
         fits[name] = [each.values for each in measured]
         took = sum(each.seconds for each in measured) / len(measured)
         notes[name] += f"; {took:.0f} s a fit"
-    table = compare(of, fits, settings.recommend.top_n)
-    pq.write_table(table, out / f"{of}.parquet")
+        if asked.peek:
+            notes[name] += picked_on_test(settings, trials, folder)
+    table = compare(asked.log, fits, settings.recommend.top_n)
+    file = asked.log if asked.split == "user" else f"{asked.log}-time"
+    pq.write_table(table, asked.out / f"{file}.parquet")
     made_by = (
         f"Python {platform.python_version()}, torch {version('torch')}, Ray {version('ray')}, "
         f"{os.cpu_count()} cores, {platform.machine()}"
     )
-    command = f"python -m tests.benchmarks.paper --log {of} --models {','.join(names)} "
-    command += f"--trials {trials} --seeds {seeds}"
-    page = f"{as_markdown(table, notes)}\n{made_by}\n\n    {command}\n"
-    (out / f"{of}.md").write_text(page, encoding="utf-8")
+    command = f"python -m tests.benchmarks.paper --log {asked.log} --split {asked.split} "
+    command += f"--models {','.join(asked.models)} --trials {asked.trials} --seeds {asked.seeds}"
+    command += " --peek" if asked.peek else ""
+    facts = numbers_of(settings, store)
+    page = f"{as_markdown(table, notes)}\n{facts}\n\n{made_by}\n\n    {command}\n"
+    (asked.out / f"{file}.md").write_text(page, encoding="utf-8")
     print(page)
 
 
@@ -102,6 +122,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", type=_names, default=list(CONTENDERS), help="with commas")
     parser.add_argument("--trials", type=int, default=20, help="of each contender")
     parser.add_argument("--seeds", type=int, default=5, help="of each that knows chance")
+    parser.add_argument("--split", choices=("user", "time"), default="user")
+    parser.add_argument("--peek", action="store_true", help="also what picking on test would show")
     parser.add_argument(
         "--alpha", type=_alphas, nargs="?", const=list(ALPHAS), help="figure 3, at 0,0.1,...,1"
     )
@@ -118,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
         if asked.alpha:
             sweep(asked.log, asked.alpha, asked.seeds, folder, asked.out)
             return 0
-        run(asked.log, asked.models, asked.trials, asked.seeds, folder, asked.out)
+        run(asked, folder)
     except RumError as error:
         print(f"paper: {error}", file=sys.stderr)
         return 2

@@ -44,7 +44,9 @@ PRINTED: dict[str, dict[str, tuple[float | None, ...]]] = {
 }
 
 
-def settings_of(log: str, contender: str, trials: int, folder: Path) -> Settings:
+def settings_of(
+    log: str, contender: str, trials: int, folder: Path, split: str = "user"
+) -> Settings:
     """What the search of a contender begins with; its store and files lie in `folder`."""
     chosen = CONTENDERS[contender]
     values = _log(log)
@@ -52,10 +54,11 @@ def settings_of(log: str, contender: str, trials: int, folder: Path) -> Settings
     kind = {"name": chosen.name, "level": chosen.level, "transitions": chosen.transitions}
     values["model"] = {**of_paper.get("model", {}), **kind}
     values["train"] = {**of_paper.get("train", {}), "serve": "train"}
+    values["history"] = {**values.get("history", {}), "split": split}
     values["tune"] = {
         "space": "paper" if chosen.preset else "default",
         "trials": trials,
-        "out": str(folder / f"{contender}.toml"),
+        "out": str(folder / f"{contender}-{split}.toml"),
     }
     return from_dict({**values, "store": str(folder / "store"), "run_date": NIGHT})
 

@@ -1,7 +1,7 @@
 """One fit of a chosen configuration, and its one meeting with the test part: metrics a customer."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from rum_core.store.checkpoint import SavedModel
 from rum_core.store.layout import Store, fingerprint
 from rum_core.training.closed import fit_closed
 from rum_core.training.loop import fit
+from rum_core.training.past import Past
 from rum_core.training.step import Worker
 
 
@@ -40,7 +41,7 @@ def seeds_of(settings: Settings, seeds: int) -> range:
 
 def measure(settings: Settings, seed: int, folder: Path) -> Measured:
     """Fit and measure with a seed, or read what was measured before."""
-    train = settings.train.model_copy(update={"seed": seed})
+    train = settings.train.model_copy(update={"seed": seed, "serve": "train"})
     settings = settings.model_copy(update={"train": train})
     store = Store.open(settings.store)
     snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
@@ -49,9 +50,8 @@ def measure(settings: Settings, seed: int, folder: Path) -> Measured:
     path = folder / "measured" / f"{settings.model.name}-{key}-seed-{seed}.parquet"
     if not path.exists():
         everyone = read_histories(store, snapshot.id)
-        enough = everyone.lengths >= settings.history.min_purchases
         began = time.monotonic()
-        table = _measure(settings, everyone.take(np.flatnonzero(enough)), snapshot.catalog)
+        table = _measure(settings, everyone, snapshot.catalog)
         seconds = f"{time.monotonic() - began:.1f}"
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
@@ -62,32 +62,36 @@ def measure(settings: Settings, seed: int, folder: Path) -> Measured:
     return Measured(values, float(table.schema.metadata[b"seconds"]))
 
 
-def _measure(settings: Settings, histories: Histories, catalog: Catalog) -> pa.Table:
-    """One row a customer with a target."""
-    cut = UserCut(settings.history.train_fraction)
-    counts = np.bincount(cut.part(histories, "train").items, minlength=len(catalog))
-    known = replace(catalog, purchases=counts)
-    tensors = _fitted(settings, histories, catalog)
-    users = histories.user_ids if "user" in tensors else histories.user_ids.slice(0, 0)
+def _measure(settings: Settings, everyone: Histories, catalog: Catalog) -> pa.Table:
+    """One row a customer who was learned from and has a target."""
+    chosen, exclude_seen = settings.history, settings.recommend.exclude_seen
+    enough = everyone.take(np.flatnonzero(everyone.lengths >= chosen.min_purchases))
+    past = Past.where_split(everyone, catalog, chosen)
+    cut = past.cut if past else UserCut(chosen.train_fraction)
+    learned = past.histories if past else enough
+    part = cut.part(enough, "train")
+    known = past.catalog if past else catalog.counting(part.items)
+    tensors = _fitted(settings, enough, catalog, past)
+    users = learned.user_ids if "user" in tensors else learned.user_ids.slice(0, 0)
     model = SavedModel("measured", config_of(settings), tensors, known, users, {})
-    exclude_seen = settings.recommend.exclude_seen
-    split = held_out_split(
-        histories,
-        new=np.zeros(len(histories), dtype=bool),
-        cut=cut,
-        exclude_seen=exclude_seen,
-    )
+    measured = enough.take(np.flatnonzero(part.lengths >= (chosen.min_purchases if past else 0)))
+    new = np.zeros(len(measured), dtype=bool)
+    split = held_out_split(measured, new=new, cut=cut, exclude_seen=exclude_seen)
+    table = known.index_of(catalog.ids)
     lists = Ranker(model).rank(
-        split.train, top_n=settings.recommend.top_n, exclude_seen=exclude_seen
+        split.train.remap(table), top_n=settings.recommend.top_n, exclude_seen=exclude_seen
     )
-    values = per_user(hit_places(lists.items, split.targets), split.targets.lengths)
+    targets = split.targets.remap(table)
+    values = per_user(hit_places(lists.items, targets), targets.lengths)
     columns = {metric: values[:, number] for number, metric in enumerate(METRICS)}
     return pa.table({schema.USER_ID: split.train.user_ids, **columns})
 
 
-def _fitted(settings: Settings, histories: Histories, catalog: Catalog) -> dict[str, np.ndarray]:
+def _fitted(
+    settings: Settings, histories: Histories, catalog: Catalog, past: Past | None
+) -> dict[str, np.ndarray]:
     """Tensors of the model of the training part."""
     if not MODELS[settings.model.name].gradients:
-        return {p.phase: t for p, t in fit_closed(settings, histories, catalog)}["train"]
-    *_, state = fit(settings, histories, catalog, Worker())
-    return state.tensors(len(histories), Worker())
+        return {p.phase: t for p, t in fit_closed(settings, histories, catalog, past)}["train"]
+    *_, state = fit(settings, histories, catalog, Worker(), past=past)
+    return state.tensors(len(past.histories if past else histories), Worker())
