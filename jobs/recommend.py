@@ -9,14 +9,13 @@ publishing are the flow's.
 import hashlib
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 
 from jobs.runtime import over_users, over_work, ray_session, run_job
@@ -27,17 +26,19 @@ from rum_core.data.changes import Changes, Side, find_changes
 from rum_core.data.histories import Histories
 from rum_core.data.snapshots import Snapshot, latest_snapshot, load_manifest, load_snapshot
 from rum_core.errors import one_line
-from rum_core.ranking.block import Block
 from rum_core.ranking.feature_level import FeatureLevel
 from rum_core.ranking.ranking import POPULAR, Ranker, RankError, Ranking, candidate_items
+from rum_core.ranking.rules import Rules, read_rules
 from rum_core.settings import Settings
 from rum_core.store.carry import Former, carry, former_lists
 from rum_core.store.checkpoint import SavedModel, has_model, load_model
 from rum_core.store.layout import Store, StoreError, read_record, write_record
 from rum_core.store.memories import Memories, tidy
+from rum_core.store.staged import count, is_whole, ruled, without_list
 
 log = logging.getLogger("rum")
 
+REPLAYED = ("users_replayed", "users_continued", "purchases_replayed")
 ABOUT = "Rank the whole catalogue for every customer and stage tonight's lists."
 
 
@@ -56,8 +57,9 @@ class Recommend:
         because: int,
         memory_from: int,
         counts: str,
+        rules: Rules,
     ) -> None:
-        self.ranker = Ranker(load_model(store, model_id))
+        self.ranker = Ranker(load_model(store, model_id), rules)
         self.store, self.counts = store, counts
         self.memories = None
         if isinstance(self.ranker.scorer, FeatureLevel):
@@ -73,42 +75,43 @@ class Recommend:
         """Lists of these customers."""
         histories = Histories.from_table(rows).remap(self.table)
         ranking = self.ranker.rank(histories, candidates=self.candidates, **self.asked)
-        if self.memories is not None and len(rows):
+        replayed = self.memories.replayed() if self.memories is not None else {}
+        passed = ranking.passed[ranking.complete].sum(axis=0).tolist()
+        said = replayed | dict(zip(self.ranker.rules.grouped_by, passed, strict=True))
+        if said and len(rows):
             # named by the block, so that a block done twice after a failure counts once
-            file = f"{self.counts}/{rows[schema.USER_INDEX][0]}.json"
-            self.store.write_json(file, self.memories.replayed())
+            self.store.write_json(f"{self.counts}/{rows[schema.USER_INDEX][0]}.json", said)
         model = self.ranker.model
         return as_table(ranking, histories.user_ids, model.catalog, model.model_id)
 
 
 def as_table(ranking: Ranking, users: pa.Array, catalog: Catalog, model_id: str) -> pa.Table:
     """Rows of schema.recommendations of the users that are complete."""
-    who = np.flatnonzero(ranking.complete)
-    top_n, rows = ranking.items.shape[1], len(who) * ranking.items.shape[1]
-    most = ranking.because_items.shape[2]
-    named = ranking.because_items[who].reshape(rows, most)
+    who, place = np.nonzero((ranking.items >= 0) & ranking.complete[:, None])
+    named = ranking.because_items[who, place]  # (rows, B)
     filled = named >= 0
-    offsets = np.zeros(rows + 1, dtype=np.int32)
+    offsets = np.zeros(len(who) + 1, dtype=np.int32)
     np.cumsum(filled.sum(axis=1), out=offsets[1:])
     target = schema.recommendations(users.type, catalog.ids.type)
     reason = target.field(schema.BECAUSE).type.value_type
     because = pa.StructArray.from_arrays(
         [
             catalog.ids.take(pa.array(named[filled])),
-            pa.array(ranking.because_weights[who].reshape(rows, most)[filled]),
+            pa.array(ranking.because_weights[who, place][filled]),
         ],
         fields=list(reason),
     )
+    source = np.where(place < ranking.own[who], ranking.source[who], POPULAR)
     columns = [
-        users.take(pa.array(np.repeat(who, top_n))),
-        pa.array(np.tile(np.arange(1, top_n + 1, dtype=np.int32), len(who))),
-        catalog.ids.take(pa.array(ranking.items[who].ravel())),
-        pa.array(ranking.scores[who].ravel()),
+        users.take(pa.array(who)),
+        pa.array(place + 1, type=pa.int32()),
+        catalog.ids.take(pa.array(ranking.items[who, place])),
+        pa.array(ranking.scores[who, place]),
         pa.ListArray.from_arrays(
             pa.array(offsets), because, type=target.field(schema.BECAUSE).type
         ),
-        pa.array(np.repeat(ranking.source[who], top_n), type=pa.string()),
-        pa.array(np.full(rows, model_id, dtype=object), type=pa.string()),
+        pa.array(source, type=pa.string()),
+        pa.array(np.full(len(who), model_id, dtype=object), type=pa.string()),
     ]
     return pa.table(columns, schema=target)
 
@@ -124,7 +127,8 @@ def recommend(settings: Settings, store: Store) -> None:
     candidates = None
     if chosen.candidates:
         candidates = read_candidates(chosen.candidates, model.catalog)
-    able = candidate_items(model, candidates, chosen.top_n)
+    rules = read_rules(settings, model.catalog, model.users.type)
+    able = candidate_items(model, candidates, chosen.top_n, rules)
     asked = {
         "top_n": chosen.top_n,
         "exclude_seen": chosen.exclude_seen,
@@ -136,6 +140,7 @@ def recommend(settings: Settings, store: Store) -> None:
         "candidates": hashlib.sha256(able.tobytes()).hexdigest(),
         "code_version": version("rum-nightly"),
         **asked,
+        **rules.key(),
     }
     former = read_record(store, night, "recommend")
     if former and former.get("key") == key and not settings.force and is_whole(store, former):
@@ -155,6 +160,7 @@ def recommend(settings: Settings, store: Store) -> None:
         "snapshot": snapshot.id,
         "candidates": candidates,
         "memory_from": chosen.memory_from,
+        "rules": rules,
         **asked,
     }
     staged = store.new_staging()
@@ -166,21 +172,23 @@ def recommend(settings: Settings, store: Store) -> None:
             if found.files is None or found.files:
                 arguments["counts"] = f"{beside}/counts"
                 stage(store, snapshot.id, arguments, chosen.workers, found.files, staged)
-        replayed = replayed_in(store, f"{beside}/counts")
+        said = said_in(store, f"{beside}/counts")
     tidy(store, model.model_id)
-    counts = count(store, staged, chosen.top_n)
-    without = 0
-    if counts["users"] < snapshot.users and chosen.exclude_seen:
-        table = model.catalog.index_of(snapshot.catalog.ids)
-        without = without_list(store, snapshot.files, table, able, chosen.top_n)
-    if counts["users"] + without != snapshot.users:
-        raise RankError(
-            f"{snapshot.users} customers went in, {counts['users']} lists came out: run it again"
-        )
+    counts = count(store, staged)
     if counts["users"] == 0:
         raise RankError(
             f"no customer of snapshot {snapshot.id} has {chosen.top_n} items left to buy: lower "
             "recommend.top_n, give more candidates, or set recommend.exclude_seen = false"
+        )
+    without = 0
+    if counts["users"] < snapshot.users:
+        others = Histories.from_table(without_list(store, staged, snapshot))
+        others = others.remap(model.catalog.index_of(snapshot.catalog.ids))
+        ranking = Ranker(model, rules).rank(others, candidates=candidates, **asked)
+        without = int((~ranking.complete).sum())
+    if counts["users"] + without != snapshot.users:
+        raise RankError(
+            f"{snapshot.users} customers went in, {counts['users']} lists came out: run it again"
         )
     seconds = time.monotonic() - began
     record = {
@@ -192,8 +200,9 @@ def recommend(settings: Settings, store: Store) -> None:
         "users_active": found.active,
         "users_carried": found.carried,
         "anew_because": reason or None,
-        **replayed,
+        **{name: said[name] for name in REPLAYED if name in said},
         "candidates": len(able),
+        "rules": ruled(store, staged, rules, said),
         "key": key,
         "seconds": round(seconds, 3),
     }
@@ -262,11 +271,12 @@ def stage(
         raise StoreError(f"cannot write lists to {staged}: {one_line(error)[-300:]}") from None
 
 
-def replayed_in(store: Store, folder: str) -> dict[str, int]:
-    """Users and purchases that the actors replayed into memories."""
-    counts = [store.read_json(path) for path in store.files(folder)]
-    names = ("users_replayed", "users_continued", "purchases_replayed")
-    return {name: sum(count[name] for count in counts) for name in names} if counts else {}
+def said_in(store: Store, folder: str) -> dict[str, int]:
+    """What the actors counted, all together."""
+    counts: Counter[str] = Counter()
+    for path in store.files(folder):
+        counts.update(store.read_json(path))
+    return dict(counts)
 
 
 def served_model(store: Store, settings: Settings) -> str:
@@ -286,41 +296,6 @@ def served_model(store: Store, settings: Settings) -> str:
             "run jobs/train.py first"
         )
     return max(dated)[1]
-
-
-def count(store: Store, staged: str, top_n: int) -> dict[str, int]:
-    """Rows, users and users with popular items in the staged parts."""
-    rows = popular = 0
-    for part in _parts(store, staged):
-        source = store.read_table(part, [schema.SOURCE])[schema.SOURCE]
-        rows += len(source)
-        popular += pc.sum(pc.equal(source, POPULAR)).as_py() or 0
-    return {"rows": rows, "users": rows // top_n, "popular_users": popular // top_n}
-
-
-def without_list(
-    store: Store, files: list[str], table: np.ndarray, able: np.ndarray, top_n: int
-) -> int:
-    """How many customers have bought so much that fewer than N of the items `able` are left."""
-    total = 0
-    for file in files:
-        known = Histories.from_table(store.read_table(file)).remap(table).known()
-        block = Block.of(np.full(len(known), -1), known, able, exclude_seen=True)
-        total += int((block.eligible() < top_n).sum())
-    return total
-
-
-def is_whole(store: Store, record: dict[str, Any]) -> bool:
-    """Whether all rows that a record tells of are still staged."""
-    rows = 0
-    for part in _parts(store, record["staged"]):
-        with store.telling(part, "read"):
-            rows += pq.read_metadata(store.full(part), filesystem=store.fs).num_rows
-    return rows == record["rows"]
-
-
-def _parts(store: Store, staged: str) -> list[str]:
-    return [file for file in store.files(staged) if file.endswith(".parquet")]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -107,6 +107,11 @@ class Source(Section):
         description="SQL conditions over the log's columns (c0, c1, ... without a header); a line "
         "that meets one is dropped and counted",
     )
+    items: Location = Field(
+        "",
+        description="parquet or CSV file of what is known of the items: item_id and any of title, "
+        "category, brand, price; read anew every night",
+    )
     max_rejected: float = Field(
         0.05, ge=0, le=1, description="largest share of unusable lines; above it the night stops"
     )
@@ -418,6 +423,62 @@ class Recommend(Section):
     )
 
 
+class Rules(Section):
+    """The shop's own rules for the lists; evaluation measures the model without them."""
+
+    deny: Location = Field(
+        "", description="parquet or CSV file with the item ids that no list may hold"
+    )
+    per_category: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="most items of one category (source.items) in a list; 0: any number. An item "
+        "without one is not counted",
+    )
+    per_brand: int = Field(0, ge=0, le=1000, description="the same of one brand")
+    boosts: Location = Field(
+        "",
+        description="parquet or CSV file of item_id and boost, from -20 to 20: it is added to the "
+        "item's score. In rum, mf, fpmc, dream and sasrec, as in lists of popular items, 0.7 "
+        "doubles an item's weight beside the others (e^0.7); in itemknn, seqknn and ease a boost "
+        "is in units of their sums",
+    )
+    min_score: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="least score, boost included, of an item that the model puts in a list; the "
+        "places left are filled with popular items (source = popular). Scores mean something else "
+        "in each model: see those of the table first",
+    )
+    segments: Location = Field(
+        "", description="parquet or CSV file of user_id and segment, for segment_n"
+    )
+    segment_n: dict[str, Annotated[int, Field(ge=1, le=1000)]] = Field(
+        {},
+        description="items a customer in these segments, as {vip = 10}; all others get "
+        "recommend.top_n",
+    )
+    holdout: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of customers who get popular items by the same rules (source = "
+        "holdout), to measure what the model adds; who is in it is a hash of his id",
+    )
+    holdout_name: str = Field(
+        "holdout",
+        max_length=200,
+        description="name of the group: another one draws other customers",
+    )
+
+    @model_validator(mode="after")
+    def _segments_with_their_n(self) -> "Rules":
+        if bool(self.segments) != bool(self.segment_n):
+            raise ValueError("rules.segments and rules.segment_n go together: give both or neither")
+        return self
+
+
 class Evaluate(Section):
     """How the model is measured."""
 
@@ -533,6 +594,7 @@ class Settings(Section):
     model: Model = Model()
     train: Train = Train()
     recommend: Recommend = Recommend()
+    rules: Rules = Rules()
     evaluate: Evaluate = Evaluate()
     keep: Keep = Keep()
     gate: Gate = Gate()
@@ -544,6 +606,14 @@ class Settings(Section):
             raise ValueError(
                 "history.split = time needs a log with times: name source.columns.time, or use "
                 "history.split = user"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_to_count(self) -> "Settings":
+        if (self.rules.per_category or self.rules.per_brand) and not self.source.items:
+            raise ValueError(
+                "rules.per_category and rules.per_brand need the table of items: give source.items"
             )
         return self
 

@@ -21,9 +21,15 @@ TIE_KEY = "rum nightly 0000"
 
 
 def tie_hash(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """A fixed 64-bit hash of ids (N,), of an integer id as of its decimal text."""
+    """The hash of ids (N,) uint64 that breaks ties."""
+    return hash_ids(ids, TIE_KEY)
+
+
+def hash_ids(ids: pa.Array | pa.ChunkedArray, key: str) -> np.ndarray:
+    """A fixed 64-bit hash of ids (N,) under a key of 16 bytes, of an integer id as of its decimal
+    text."""
     text = pc.cast(ids, pa.string()).to_numpy(zero_copy_only=False)
-    return pd.util.hash_array(text.astype(object), hash_key=TIE_KEY, categorize=False)
+    return pd.util.hash_array(text.astype(object), hash_key=key, categorize=False)
 
 
 @dataclass(frozen=True)

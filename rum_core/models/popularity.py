@@ -1,10 +1,12 @@
 """MostPopular: items by how often they were bought. First baseline, and every list of last resort.
 
-The score of an item is its share of all purchases, float32; equal scores go by the tie rank.
+The score of an item is its share of all purchases, times e^boost where the shop gives one, float32;
+equal scores go by the tie rank.
 """
 
 import numpy as np
 
+from rum_core.data.boosts import BOOST
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.ranking.block import Block, no_reasons
@@ -17,15 +19,17 @@ class MostPopular:
 
     block_users = 65_536
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, boost: np.ndarray | None = None) -> None:
         purchases = catalog.purchases.astype(np.float64)
-        self.scores = (purchases / max(1.0, purchases.sum())).astype(np.float32)
+        shares = purchases / max(1.0, purchases.sum())
+        self.scores = (shares if boost is None else shares * np.exp(boost)).astype(np.float32)
         self.order = np.lexsort((catalog.tie_rank, -self.scores)).astype(np.int32)
 
     @classmethod
     def of(cls, model: SavedModel) -> "MostPopular":
-        """The model `popular`: it needs no tensors, only its catalogue's counts."""
-        return cls(model.catalog)
+        """The model `popular`, or popular items beside another: of a model it needs its
+        catalogue's counts and the shop's boosts."""
+        return cls(model.catalog, model.tensors.get(BOOST))
 
     def lists(
         self, block: Block, top_n: int, because: int
@@ -34,12 +38,14 @@ class MostPopular:
         allowed = np.zeros(len(self.order), dtype=bool)
         allowed[block.candidates] = True
         order = self.order[allowed[self.order]]
-        items = np.empty((len(block), top_n), dtype=np.int32)
+        items = np.full((len(block), top_n), -1, dtype=np.int32)
         for user in range(len(block)):
             seen = block.seen[block.seen_offsets[user] : block.seen_offsets[user + 1]]
             first = order[: top_n + len(seen)]
-            items[user] = first[~np.isin(first, seen)][:top_n] if len(seen) else first[:top_n]
-        return items, self.scores[items], *no_reasons(len(block), top_n, because)
+            first = first[~np.isin(first, seen)][:top_n] if len(seen) else first[:top_n]
+            items[user, : len(first)] = first
+        scores = np.where(items >= 0, self.scores[items], np.float32(-np.inf))
+        return items, scores, *no_reasons(len(block), top_n, because)
 
 
 def fit(histories: Histories, catalog: Catalog, settings: Settings) -> dict[str, np.ndarray]:

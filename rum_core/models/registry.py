@@ -13,7 +13,7 @@ class Kind(NamedTuple):
 
     gradients: bool  # made by the training loop; otherwise in closed form
     maker: str  # with gradients a models.network.Network, otherwise a training.closed.Fit
-    ranker: str  # (SavedModel) -> ranking.ranking.Scorer
+    ranker: str  # (SavedModel) -> ranking.fill.Scorer
     by_row: bool = False  # it knows a user by his row alone, nothing of one it was not trained on
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit, prange
 
 from rum_core.models.item_weights import by_item
+from rum_core.ranking.bias import boost_of
 from rum_core.ranking.select import value_of
 from rum_core.store.checkpoint import SavedModel
 
@@ -35,6 +36,7 @@ class Counted:
         self.rows = (indptr, indices, weights.astype(np.float64))
         self.mixture = tuple(float(value) for value in model.tensors["mixture"])  # w, c
         self.decay = float(model.config["decay"])
+        self.boost = boost_of(model)  # (I,)
 
     def sums(self, slots: np.ndarray, offsets: np.ndarray) -> Sums:
         """Of the memories slots[offsets[u] : offsets[u + 1]], oldest first."""
@@ -52,9 +54,10 @@ class Counted:
     ) -> None:
         """Turn attention z (U, N, K) of lists into (1 - l) z + l c / sum c, in place.
 
-        l = v / (v + |y|) is the share of what was counted, v, in a score y + v; memory: slots and
-        offsets.
+        l = v / (v + |y|) is the share of what was counted, v, in a score y + v, without the shop's
+        boost; memory: slots and offsets.
         """
+        scores = scores - self.boost[items]
         _blend(z, items, scores, memory, sums, self.rows, self.decay)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons
 from rum_core.ranking.select import exact_top, keep_products
 from rum_core.store.checkpoint import SavedModel
@@ -33,7 +34,7 @@ class Dense:
         self.v = np.ascontiguousarray(items, dtype=np.float32)
         self.v64 = self.v.astype(np.float64)
         self.norms = np.sqrt((self.v64**2).sum(axis=1))  # (I,)
-        self.bias = model.tensors.get("item_bias", np.zeros(len(self.v), np.float32))
+        self.bias = item_bias(model)
         self.tie_rank = model.catalog.tie_rank
 
     def lists(

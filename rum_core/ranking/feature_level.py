@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit, prange
 
 from rum_core.data.histories import Histories
+from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons
 from rum_core.ranking.select import exact_top, keep_products
 from rum_core.store.checkpoint import SavedModel
@@ -60,7 +61,7 @@ class FeatureLevel:
         self.q = np.ascontiguousarray(model.tensors["item"], dtype=np.float32)
         self.p = np.ascontiguousarray(model.tensors["user"], dtype=np.float32)
         self.q64 = self.q.astype(np.float64)
-        self.bias = model.tensors.get("item_bias", np.zeros(len(self.q), np.float32))
+        self.bias = item_bias(model)
         self.alpha = float(model.config["alpha"])
         self.writes = Writes.of(model.tensors, float(model.config["beta"]))
         self.z = self.writes.z.astype(np.float32)

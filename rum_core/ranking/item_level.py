@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block
 from rum_core.ranking.counted import Counted, Sums, nothing
 from rum_core.ranking.select import LARGEST, ROUNDING, empty_heaps, exact_top, offer, value_of
@@ -33,7 +34,7 @@ class ItemLevel:
         self.p = np.ascontiguousarray(model.tensors["user"], dtype=np.float32)
         self.q64 = self.q.astype(np.float64)
         self.norms = np.sqrt((self.q64**2).sum(axis=1))  # (I,)
-        self.bias = model.tensors.get("item_bias", np.zeros(len(self.q), np.float32))
+        self.bias = item_bias(model)
         self.slots = int(model.config["slots"])
         self.alpha = float(model.config["alpha"])
         self.beta = float(model.config["beta"])
@@ -93,7 +94,7 @@ class _Memory:
                 row,
                 self.offsets,
                 np.float32(m.alpha),
-                m.bias[tile],
+                m.bias[tile].astype(np.float32),
                 (self.p64, m.q64, self.slots, m.alpha, m.beta),
                 (block.seen, block.seen_offsets),
                 (next_sum, self.sums.stop, self.sums.items, self.sums.values),
@@ -121,7 +122,7 @@ class _Memory:
         bias = np.abs(m.bias).max(initial=0)
         largest_y = base + m.alpha * w + bias
         largest_y = largest_y + self.sums.values.max(initial=0)  # one rounding more
-        bound = base * gamma + m.alpha * read + 8 * ROUNDING * largest_y + 1e-30
+        bound = base * gamma + m.alpha * read + 10 * ROUNDING * largest_y + 1e-30
         too_large = np.maximum(largest_y, m.beta * w) > LARGEST
         return np.where(too_large | (relative > 0.1), np.inf, bound)
 

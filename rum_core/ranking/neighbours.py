@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block
 from rum_core.ranking.select import contains, insert
 from rum_core.store.checkpoint import SavedModel
@@ -25,7 +26,7 @@ class Neighbours:
     def __init__(self, model: SavedModel) -> None:
         t = model.tensors
         self.weights = (t["indptr"], t["indices"], t["weights"].astype(np.float64))
-        self.bias = t["item_bias"].astype(np.float64)
+        self.bias = item_bias(model)
         self.decay = float(model.config["decay"])
         self.tie_rank = model.catalog.tie_rank
 

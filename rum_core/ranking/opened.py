@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons
 from rum_core.ranking.feature_level import Writes, replay
 from rum_core.ranking.item_level import ItemLevel, attend, because_of
@@ -27,7 +28,7 @@ class Opened:
         t = {name: tensor.astype(np.float64) for name, tensor in model.tensors.items()}
         config, D = model.config, t["item"].shape[1]
         self.q, self.p = t["item"], t["user"]
-        self.bias = t.get("item_bias", np.zeros(len(self.q)))
+        self.bias = item_bias(model)
         self.alpha, self.beta = float(config["alpha"]), float(config["beta"])
         self.slots, self.tie_rank = int(config["slots"]), model.catalog.tie_rank
         self.item = ItemLevel(model) if config["level"] == "item" else None

@@ -7,7 +7,6 @@ comes in.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -19,8 +18,10 @@ from rum_core.models.popularity import MostPopular
 from rum_core.models.registry import MODELS, ranked_by
 from rum_core.ranking.block import Block
 from rum_core.ranking.feature_level import FeatureLevel
+from rum_core.ranking.fill import Lists, Scorer, fill
 from rum_core.ranking.item_level import ItemLevel
 from rum_core.ranking.opened import Opened
+from rum_core.ranking.rules import HOLDOUT, Rules
 from rum_core.store.checkpoint import SavedModel
 
 POPULAR = "popular"
@@ -32,25 +33,17 @@ class RankError(RumError):
 
 @dataclass(frozen=True)
 class Ranking:
-    """Lists of U users: N items, best first, and for each at most B purchases as its reason."""
+    """Lists of U users: N items, best first, and for each at most B purchases as its reason. A user
+    may have an N of his own; the lists are as wide as the largest."""
 
-    items: np.ndarray  # (U, N) int32; -1 where the user is not complete
+    items: np.ndarray  # (U, N) int32; -1 after the user's own N, and where he is not complete
     scores: np.ndarray  # (U, N) float32
     because_items: np.ndarray  # (U, N, B) int32, largest weight first; -1: no more
     because_weights: np.ndarray  # (U, N, B) float32 attention z
-    source: np.ndarray  # (U,) name of the model, or "popular"
+    source: np.ndarray  # (U,) name of the model, "popular" or "holdout"
+    own: np.ndarray  # (U,) places of the source; those after them are popular items as well
     complete: np.ndarray  # (U,) bool; False: fewer than N items are left for this user, no list
-
-
-class Scorer(Protocol):
-    """Makes the lists of one block of users, each of whom has N candidates left."""
-
-    block_users: int  # the most users it takes at once
-
-    def lists(
-        self, block: Block, top_n: int, because: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Items (U, N), scores (U, N), because_items (U, N, B), because_weights (U, N, B)."""
+    passed: np.ndarray  # (U, R) items that each rule of a group passed over
 
 
 LEVELS: dict[str, Callable[[SavedModel], Scorer]] = {"item": ItemLevel, "feature": FeatureLevel}
@@ -66,8 +59,9 @@ def by_level(model: SavedModel) -> Scorer:
 class Ranker:
     """A model made ready to rank. Raises RankError for a model that nothing can be ranked by."""
 
-    def __init__(self, model: SavedModel) -> None:
-        self.model = model
+    def __init__(self, model: SavedModel, rules: Rules | None = None) -> None:
+        self.rules = rules or Rules.none(len(model.catalog))
+        self.model = self.rules.boosted(model)
         self.name = str(model.config.get("model"))
         if self.name not in MODELS:
             raise RankError(
@@ -80,8 +74,8 @@ class Ranker:
                     f"model {model.model_id}: tensor {name} holds NaN or infinity (training "
                     "diverged): train again with a smaller train.learning_rate"
                 )
-        self.scorer: Scorer = ranked_by(self.name)(model)
-        self.popular = MostPopular(model.catalog)
+        self.scorer: Scorer = ranked_by(self.name)(self.model)
+        self.popular = MostPopular.of(self.model)
         self.users = pd.Index(_values(model.users))
 
     def rank(
@@ -96,28 +90,33 @@ class Ranker:
         """Lists of the users of `histories`, whose items are this model's indices, -1 unknown.
 
         `candidates` (I,) bool: what may be recommended; None: everything. RankError if that is
-        fewer than N. A user who has bought so much that fewer than N are left is not complete.
+        fewer than N. A user for whom fewer than his N are left, by what he has bought or by the
+        rules, is not complete.
         """
-        able = candidate_items(self.model, candidates, top_n)
+        rules, ids = self.rules, histories.user_ids
+        able = candidate_items(self.model, candidates, top_n, rules)
         known = histories.known()
         block = Block.of(self._rows(histories), known, able, exclude_seen=exclude_seen)
-        ranking = empty_ranking(len(block), top_n, because)
-        ranking.complete[:] = block.eligible() >= top_n
+        ranking = empty_ranking(len(block), rules.longest(top_n), because, len(rules.most))
+        wanted, held_out = rules.wanted(ids, top_n), rules.held_out(ids)
         cold = known.lengths == 0
         if MODELS[self.name].by_row:  # all that it knows of a user is his row
             cold |= block.rows < 0
-        ranking.source[:] = np.where(cold, POPULAR, self.name)
-        for scorer, who in ((self.popular, cold), (self.scorer, ~cold)):
-            users = np.flatnonzero(who & ranking.complete)
-            for start in range(0, len(users), scorer.block_users):
-                some = users[start : start + scorer.block_users]
-                lists = scorer.lists(block.take(some), top_n, because)
-                (
-                    ranking.items[some],
-                    ranking.scores[some],
-                    ranking.because_items[some],
-                    ranking.because_weights[some],
-                ) = lists
+        ranking.source[:] = np.where(held_out, HOLDOUT, np.where(cold, POPULAR, self.name))
+        able_users = block.eligible() >= wanted
+        by_model = able_users & ~cold & ~held_out
+
+        def fill_up(who: np.ndarray, scorer: Scorer, least: float = -np.inf) -> None:
+            users = np.flatnonzero(who)
+            ranking.passed[:] += fill(lists_of(ranking), users, scorer, block, wanted, rules, least)
+
+        fill_up(able_users & ~by_model, self.popular)
+        fill_up(by_model, self.scorer, rules.min_score)
+        ranking.own[:] = (ranking.items >= 0).sum(axis=1)
+        if rules.fills:
+            fill_up(by_model & (ranking.own < wanted), self.popular)
+        ranking.complete[:] = (ranking.items >= 0).sum(axis=1) == wanted
+        ranking.items[~ranking.complete] = -1
         return ranking
 
     def _rows(self, histories: Histories) -> np.ndarray:
@@ -135,9 +134,10 @@ def rank(
     exclude_seen: bool = True,
     because: int = 0,
     candidates: np.ndarray | None = None,
+    rules: Rules | None = None,
 ) -> Ranking:
     """Lists for one set of users; see Ranker.rank. Make a Ranker where there are several."""
-    return Ranker(model).rank(
+    return Ranker(model, rules).rank(
         histories,
         top_n=top_n,
         exclude_seen=exclude_seen,
@@ -146,27 +146,43 @@ def rank(
     )
 
 
-def candidate_items(model: SavedModel, candidates: np.ndarray | None, top_n: int) -> np.ndarray:
-    """Items (C,) int32 that may be recommended; RankError if there are fewer than N."""
-    if candidates is None:
-        candidates = np.ones(len(model.catalog), dtype=bool)
-    able = np.flatnonzero(candidates).astype(np.int32)
-    if len(able) < top_n:
+def candidate_items(
+    model: SavedModel, candidates: np.ndarray | None, top_n: int, rules: Rules | None = None
+) -> np.ndarray:
+    """Items (C,) int32 that may be recommended; RankError if no list of N could be made of them."""
+    rules = rules or Rules.none(len(model.catalog))
+    able = np.flatnonzero(rules.allow(candidates)).astype(np.int32)
+    longest = rules.longest(top_n)
+    setting = "recommend.top_n" if longest == top_n else "a number of rules.segment_n"
+    if len(able) < longest:
         raise RankError(
             f"only {len(able)} items of model {model.model_id} may be recommended, fewer than "
-            f"recommend.top_n = {top_n}: lower it, or give more items (recommend.candidates)"
+            f"{setting} = {longest}: lower it, or give more items (recommend.candidates, "
+            "rules.deny)"
+        )
+    if (room := rules.room(able)) < longest:
+        raise RankError(
+            f"rules.per_category and rules.per_brand leave room for {room} items in a list, fewer "
+            f"than {setting} = {longest}: lower it, or raise them"
         )
     return able
 
 
-def empty_ranking(users: int, top_n: int, because: int) -> Ranking:
+def lists_of(ranking: Ranking) -> Lists:
+    """The lists themselves, as a scorer gives them."""
+    return ranking.items, ranking.scores, ranking.because_items, ranking.because_weights
+
+
+def empty_ranking(users: int, top_n: int, because: int, rules: int = 0) -> Ranking:
     return Ranking(
         np.full((users, top_n), -1, np.int32),
         np.zeros((users, top_n), np.float32),
         np.full((users, top_n, because), -1, np.int32),
         np.zeros((users, top_n, because), np.float32),
         np.full(users, POPULAR, dtype=object),
+        np.full(users, top_n, np.int64),
         np.zeros(users, dtype=bool),
+        np.zeros((users, rules), np.int64),
     )
 
 

@@ -35,7 +35,8 @@ class Level(Protocol):
 def exact_top(
     level: Level, block: Block, tie_rank: np.ndarray, top_n: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lists (U, N) int32 and their scores (U, N) float32; every user must have N candidates."""
+    """Lists (U, N) int32 and their scores (U, N) float32; -1 and -inf at the end of the list of a
+    user who has fewer candidates."""
     kept, floor, bound = level.keep(top_n + MARGIN)
     users = np.arange(len(block))
     scores = _rounded(level.exact(users, kept))
@@ -52,15 +53,18 @@ def exact_top(
         for user, row in zip(some, _rounded(level.exact(some, every)), strict=True):
             seen = block.seen[block.seen_offsets[user] : block.seen_offsets[user + 1]]
             free = ~np.isin(block.candidates, seen, assume_unique=True)
-            items[user], scores[user] = top(block.candidates[free], row[free], tie_rank, top_n)
+            items[user], scores[user] = -1, -np.inf
+            found, values = top(block.candidates[free], row[free], tie_rank, top_n)
+            items[user, : len(found)], scores[user, : len(found)] = found, values
     return items, scores
 
 
 def top(
     items: np.ndarray, scores: np.ndarray, tie_rank: np.ndarray, top_n: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best N of items (C,) by scores (C,) float32, C >= N."""
-    nth = np.partition(scores, len(scores) - top_n)[len(scores) - top_n]
+    """The best N of items (C,), all where there are fewer, by scores (C,) float32."""
+    last = max(0, len(scores) - top_n)
+    nth = np.partition(scores, last)[last] if len(scores) else 0
     enough = np.flatnonzero(scores >= nth)
     chosen, values = best(items[None, enough], scores[None, enough], tie_rank, top_n)
     return chosen[0], values[0]
@@ -104,7 +108,7 @@ def keep_products(
         right = columns(some)
         for first in range(0, len(block), RUN):
             rough = left[first : first + RUN] @ right  # (RUN, T)
-            offer_tile(some, rough, bias[some], first, *seen, scores, items)
+            offer_tile(some, rough, bias[some].astype(np.float32), first, *seen, scores, items)
     return items, scores[:, 0], bound
 
 

@@ -14,7 +14,10 @@ from rum_core import schema
 from rum_core.data.candidates import read_candidates
 from rum_core.data.catalog import Catalog
 from rum_core.data.snapshots import load_snapshot
+from rum_core.ranking.ranking import POPULAR
+from rum_core.ranking.rules import HOLDOUT, Rules, read_rules
 from rum_core.settings import Settings
+from rum_core.store.audit_rules import rule_checks, sizes
 from rum_core.store.checkpoint import model_dir
 from rum_core.store.layout import Store, StoreError
 from rum_core.store.publish import database, parts_of
@@ -36,6 +39,8 @@ class Expectation:
     without_list: int  # customers for whom fewer than top_n items are left
     exclude_seen: bool
     source: str = "rum"  # the model's name
+    rules: Rules | None = None  # of the items `known_ids`
+    known_ids: pa.Array | None = None
 
 
 def expectation(store: Store, settings: Settings, made: dict[str, Any]) -> Expectation:
@@ -43,20 +48,22 @@ def expectation(store: Store, settings: Settings, made: dict[str, Any]) -> Expec
     snapshot = load_snapshot(store, made["snapshot"])
     folder = model_dir(made["model_id"])
     known = Catalog.from_table(store.read_table(f"{folder}/catalog.parquet"))
-    item_ids = known.ids
-    if settings.recommend.candidates:
-        chosen = read_candidates(settings.recommend.candidates, known)
-        item_ids = item_ids.filter(pa.array(chosen))
     files = [store.full(f) for f in snapshot.files]
+    histories = ds.dataset(files, format="parquet", filesystem=store.fs, partitioning=None)
+    rules = read_rules(settings, known, histories.schema.field(schema.USER_ID).type)
+    chosen = settings.recommend.candidates
+    able = rules.allow(read_candidates(chosen, known) if chosen else None)
     return Expectation(
         top_n=settings.recommend.top_n,
         model_id=made["model_id"],
-        histories=ds.dataset(files, format="parquet", filesystem=store.fs, partitioning=None),
+        histories=histories,
         catalog=snapshot.catalog.to_table(),
-        item_ids=item_ids,
+        item_ids=known.ids.filter(pa.array(able)),
         without_list=made["users_without_list"],
         exclude_seen=settings.recommend.exclude_seen,
         source=str(store.read_json(f"{folder}/config.json")["model"]),
+        rules=rules,
+        known_ids=known.ids,
     )
 
 
@@ -75,6 +82,8 @@ def audit(store: Store, staged: str, expected: Expectation) -> dict[str, int]:
         db.register("users", expected.histories)
         db.register("bought", expected.catalog)
         db.register("items", pa.table({schema.ITEM_ID: expected.item_ids}))
+        rules = expected.rules or Rules.none(0)
+        db.register("sizes", sizes(rules, expected.histories))
         columns = "user_id, rank, item_id, score, source, model_id"
         db.execute(f"create table lists as select {columns} from parts")
         checks = {
@@ -82,13 +91,15 @@ def audit(store: Store, staged: str, expected: Expectation) -> dict[str, int]:
             "or item_id is null or score is null or source is null or model_id is null",
             "rows have a score that is not finite": "select count(*) from lists "
             "where not isfinite(score)",
-            f"customers have other ranks than 1 to {expected.top_n}": "select count(*) from ("
-            "select user_id from lists group by user_id having count(*) != $n "
-            "or count(distinct rank) != $n or min(rank) != 1 or max(rank) != $n)",
+            f"customers have other ranks than 1 to {expected.top_n}, or to their own N": "select "
+            "count(*) from (select user_id, count(*) as n, count(distinct rank) as places, "
+            "min(rank) as first, max(rank) as last from lists group by user_id) left join sizes "
+            "using (user_id) where n != coalesce(wanted, $n) or n != places or first != 1 "
+            "or n != last",
             "customers have an item twice": "select count(*) from (select user_id from lists "
             "group by user_id having count(distinct item_id) != count(*))",
             "rows are out of order of score": "select count(*) from (select score > lag(score) "
-            "over (partition by user_id order by rank) as up from lists) where up",
+            "over (partition by user_id, source order by rank) as up from lists) where up",
             "rows name an unknown customer": "select count(*) from lists anti join users "
             "using (user_id)",
             "rows name an item that may not be recommended": "select count(*) from lists "
@@ -97,8 +108,9 @@ def audit(store: Store, staged: str, expected: Expectation) -> dict[str, int]:
             "abs($without - count(*)) from users anti join lists using (user_id)",
             "rows name another model": "select count(*) from lists where model_id != $model",
             "rows have an unknown source": "select count(*) from lists "
-            "where source not in ($source, 'popular')",
+            f"where source not in ($source, '{POPULAR}', '{HOLDOUT}')",
         }
+        checks |= rule_checks(db, rules, expected.known_ids, expected.histories)
         if expected.exclude_seen:
             checks["rows name an item the customer has bought"] = (
                 "select count(*) from lists join bought using (item_id) join users using (user_id) "
@@ -111,7 +123,8 @@ def audit(store: Store, staged: str, expected: Expectation) -> dict[str, int]:
             if broken:
                 raise AuditError(f"audit failed: {broken} {rule}; the lists stay in {staged}")
         rows = _one(db, "select count(*) from lists", {})
-    return {"rows": rows, "users": rows // expected.top_n}
+        users = _one(db, "select count(*) from lists where rank = 1", {})
+    return {"rows": rows, "users": users}
 
 
 def _one(db: duckdb.DuckDBPyConnection, query: str, parameters: dict[str, Any]) -> int:

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rum_core.data import candidates
-from rum_core.data.candidates import CandidatesError, read_candidates
+from rum_core.data import sheets
+from rum_core.data.candidates import read_candidates
 from rum_core.data.catalog import Catalog
+from rum_core.data.sheets import SheetError
 
 TEXT = Catalog.from_ids(
     pa.array(["007", "a,b", 'say "x"', "plain", "NA", ""]), np.ones(6, np.int64)
@@ -71,7 +72,7 @@ def test_parquet_and_integers(tmp_path: Path) -> None:
 def test_errors_are_one_line(tmp_path: Path, name: str, content: bytes | None, says: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(CandidatesError, match=says) as raised:
+    with pytest.raises(SheetError, match=says) as raised:
         read_candidates(str(tmp_path / name), WHOLE)
     assert "\n" not in str(raised.value)
     assert name in str(raised.value)
@@ -97,7 +98,7 @@ def test_a_hostile_list_is_refused_in_one_line(
     tmp_path: Path, name: str, content: bytes, says: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(CandidatesError, match=says) as raised:
+    with pytest.raises(SheetError, match=says) as raised:
         read_candidates(str(tmp_path / name), WHOLE)
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 1000
@@ -106,13 +107,13 @@ def test_a_hostile_list_is_refused_in_one_line(
 def test_hostile_parquet_is_refused_in_one_line_and_little_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candidates, "LARGEST", 8 << 20)
+    monkeypatch.setattr(sheets, "LARGEST", 8 << 20)
     file = tmp_path / "tonight.parquet"
     pq.write_table(pa.table({"item_id": [[7], [8]]}), file)
-    with pytest.raises(CandidatesError, match=r"holds list<.*>, not item ids"):
+    with pytest.raises(SheetError, match=r"holds list<.*>, not one value a row"):
         read_candidates(str(file), WHOLE)
     pq.write_table(pa.table({"item_id": ["x" * (1 << 20) + str(n) for n in range(10)]}), file)
-    with pytest.raises(CandidatesError, match="more than 8 MiB"):
+    with pytest.raises(SheetError, match="more than 8 MiB"):
         read_candidates(str(file), TEXT)
     place = pa.array(np.zeros(1 << 18, np.int32))
     often = pa.DictionaryArray.from_arrays(place, pa.array(["x" * (1 << 20)]))

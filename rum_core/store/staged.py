@@ -1,0 +1,80 @@
+"""Staged lists of a night, counted: what the record, the gate and the report say of them."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from rum_core import schema
+from rum_core.data.snapshots import Snapshot
+from rum_core.ranking.ranking import POPULAR
+from rum_core.ranking.rules import HOLDOUT, Rules
+from rum_core.store.layout import Store
+from rum_core.store.publish import database, parts_of
+
+SOURCES = {"popular_users": POPULAR, "holdout_users": HOLDOUT}
+
+
+def count(store: Store, staged: str) -> dict[str, int]:
+    """Rows, customers, and those of them whose lists have another source than the model."""
+    found = dict.fromkeys(("rows", "users", *SOURCES), 0)
+    for part in _parts(store, staged):
+        rows = store.read_table(part, [schema.RANK, schema.SOURCE])
+        first = rows[schema.SOURCE].filter(pc.equal(rows[schema.RANK], 1))
+        found["rows"] += len(rows)
+        found["users"] += len(first)
+        for name, source in SOURCES.items():
+            found[name] += pc.sum(pc.equal(first, source)).as_py() or 0
+    return found
+
+
+def without_list(store: Store, staged: str, snapshot: Snapshot) -> pa.Table:
+    """Rows of schema.histories of the customers who have no list."""
+    files = [store.full(file) for file in snapshot.files]
+    users = ds.dataset(files, format="parquet", filesystem=store.fs, partitioning=None)
+    with database() as db:
+        db.register("users", users)
+        db.register("lists", parts_of(store, staged))
+        return db.sql("select * from users anti join lists using (user_id)").to_arrow_table()
+
+
+def ruled(store: Store, staged: str, rules: Rules, passed: dict[str, int]) -> dict[str, Any]:
+    """What the rules in use did to the lists; `passed`: items that each of those for groups passed
+    over, by its name."""
+    found: dict[str, Any] = {}
+    if rules.denied is not None:
+        found["denied_items"] = int(rules.denied.sum())
+    if rules.boost is not None:
+        found["boosted_items"] = int((rules.boost != 0).sum())
+    found |= {f"passed_{name}": passed.get(name, 0) for name in rules.grouped_by}
+    with database() as db:
+        db.register("lists", parts_of(store, staged))
+        if rules.fills:
+            filled = db.sql(
+                "select count(*), coalesce(sum(places), 0) from (select "
+                f"count(*) filter (source = '{POPULAR}') as places, count(*) as n from lists "
+                "group by user_id) where 0 < places and places < n"
+            ).fetchone()
+            found |= dict(zip(("filled_users", "filled_rows"), map(int, filled or ()), strict=True))
+        if rules.sizes is not None:
+            lengths = db.sql(
+                "select n, count(*) from (select count(*) as n from lists group by user_id) "
+                "group by n order by n"
+            ).fetchall()
+            found["users_by_n"] = {str(n): users for n, users in lengths}
+    return found
+
+
+def is_whole(store: Store, record: dict[str, Any]) -> bool:
+    """Whether all rows that a record tells of are still staged."""
+    rows = 0
+    for part in _parts(store, record["staged"]):
+        with store.telling(part, "read"):
+            rows += pq.read_metadata(store.full(part), filesystem=store.fs).num_rows
+    return bool(rows == record["rows"])
+
+
+def _parts(store: Store, staged: str) -> list[str]:
+    return [file for file in store.files(staged) if file.endswith(".parquet")]
