@@ -27,6 +27,7 @@ def release(
         "snapshot": made["snapshot"],
         "counts": counts,
         "key": made["key"],
+        "rules": made.get("rules", {}),
         "settings": settings.model_dump(mode="json"),
         "code_version": version("rum-nightly"),
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -5,6 +5,7 @@ Whatever a night lacks (a step that failed, no earlier night) is said in the pag
 """
 
 import json
+import logging
 import platform
 import re
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from markupsafe import escape
 
 from rum_core import schema
 from rum_core.data.catalog import tie_hash
+from rum_core.data.items import read_titles
+from rum_core.data.sheets import SheetError
 from rum_core.evaluation import sections
 from rum_core.evaluation.protocols import FOLLOWING, HELD_OUT
 from rum_core.evaluation.sections import Row, Table, percent, show
@@ -29,6 +32,8 @@ from rum_core.store.checksum import digest
 from rum_core.store.layout import Store, night_dir, read_record, run_date_of, write_record
 from rum_core.store.publish import FILE, night_path
 from rum_core.uri import without_secrets
+
+log = logging.getLogger(__name__)
 
 STEPS = ("ingest", "train", "evaluate", "recommend", "gate", "publish")
 SAMPLES = 10
@@ -104,7 +109,8 @@ def context(store: Store, night: date, settings: Settings) -> dict[str, Any]:
         "gate_note": sections.gate_note(records.get("gate")),
         "training": sections.training_table(records.get("train")),
         "served": sections.served_table(records.get("recommend")),
-        "samples": sample_lists(store, night, records.get("recommend")),
+        "rules": sections.rules_table(records.get("recommend")),
+        "samples": sample_lists(store, night, records.get("recommend"), settings.source.items),
         "timings": _timings_table(records),
         "settings": _settings_table(settings),
         "versions": _versions_table(),
@@ -122,8 +128,11 @@ def earlier_nights(store: Store, night: date, settings: Settings) -> list[date]:
     return found[-shown:] if shown else []
 
 
-def sample_lists(store: Store, night: date, recommend: Row | None) -> list[dict[str, Any]]:
-    """Tonight's lists, staged or published, of a few customers chosen by a hash of their id."""
+def sample_lists(
+    store: Store, night: date, recommend: Row | None, items: str = ""
+) -> list[dict[str, Any]]:
+    """Tonight's lists, staged or published, of a few customers chosen by a hash of their id; their
+    items by title, where the table `items` of the shop has one."""
     staged = str((recommend or {}).get("staged") or "")
     files = [f for f in store.files(staged) if f.endswith(".parquet")] if staged else []
     files = files or [f for f in (f"{night_path(night)}/{FILE}",) if store.exists(f)]
@@ -138,16 +147,21 @@ def sample_lists(store: Store, night: date, recommend: Row | None) -> list[dict[
         order = np.argsort(tie_hash(users), kind="stable")[:SAMPLES]
         chosen = users.take(pa.array(order))
         rows = table.to_table(filter=pc.field(schema.USER_ID).isin(chosen)).to_pylist()
+    titles = _titles(items, rows)
+
+    def named(item: object) -> str:
+        return f"{show(titles[item])} ({show(item)})" if item in titles else show(item)
+
     samples = []
     for user in chosen.to_pylist():
         mine = sorted((r for r in rows if r[schema.USER_ID] == user), key=lambda r: r[schema.RANK])
-        items = [
+        listed = [
             [
                 str(r[schema.RANK]),
-                show(r[schema.ITEM_ID]),
+                named(r[schema.ITEM_ID]),
                 f"{r[schema.SCORE]:.4g}",
                 ", ".join(
-                    f"{show(b[schema.ITEM_ID])} ({percent(b[schema.WEIGHT], 0)})"
+                    f"{named(b[schema.ITEM_ID])} ({percent(b[schema.WEIGHT], 0)})"
                     for b in r[schema.BECAUSE] or []
                 )
                 or "–",
@@ -155,8 +169,19 @@ def sample_lists(store: Store, night: date, recommend: Row | None) -> list[dict[
             for r in mine
         ]
         head = ["rank", "item", "score", "because of (share of the attention)"]
-        samples.append({"source": mine[0][schema.SOURCE], "table": Table(show(user), head, items)})
+        samples.append({"source": mine[0][schema.SOURCE], "table": Table(show(user), head, listed)})
     return samples
+
+
+def _titles(items: str, rows: list[Row]) -> dict[object, str]:
+    """Titles of all items in rows of schema.recommendations; none where they cannot be read."""
+    ids = {r[schema.ITEM_ID] for r in rows}
+    ids |= {b[schema.ITEM_ID] for r in rows for b in r[schema.BECAUSE] or []}
+    try:
+        return read_titles(items, pa.array(sorted(ids))) if ids else {}
+    except SheetError as error:
+        log.warning("the report shows no titles: %s", error)
+        return {}
 
 
 def _steps(store: Store, night: date) -> list[str]:

@@ -335,6 +335,24 @@ def served_table(record: Row | None) -> Table | None:
     return _counts(record, names, "Tonight's lists")
 
 
+def rules_table(record: Row | None) -> Table | None:
+    """What the shop's rules did to the lists; None where it gave none."""
+    rules: Row = (record or {}).get("rules") or {}
+    names = {
+        "denied_items": "items on the deny list",
+        "boosted_items": "items with a boost",
+        "passed_category": "items passed over, the list had enough of their category (customers "
+        "ranked tonight)",
+        "passed_brand": "items passed over, the list had enough of their brand (customers ranked "
+        "tonight)",
+        "filled_users": "customers whose list is filled with popular items (rules.min_score)",
+        "filled_rows": "places so filled",
+        "holdout_users": "customers held out, who got popular items",
+    }
+    by_n = {n: f"customers with {n} items" for n in rules.get("users_by_n", {})}
+    return _counts({**rules, **rules.get("users_by_n", {})}, names | by_n, "The shop's rules")
+
+
 def gate_table(record: Row | None) -> Table | None:
     checks: list[Row] = (record or {}).get("checks") or []
     rows = [[c["name"], "yes" if c["passed"] else "no", show(c["sentence"], 300)] for c in checks]

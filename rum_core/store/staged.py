@@ -14,20 +14,16 @@ from rum_core.ranking.rules import HOLDOUT, Rules
 from rum_core.store.layout import Store
 from rum_core.store.publish import database, parts_of
 
-SOURCES = {"popular_users": POPULAR, "holdout_users": HOLDOUT}
-
 
 def count(store: Store, staged: str) -> dict[str, int]:
-    """Rows, customers, and those of them whose lists have another source than the model."""
-    found = dict.fromkeys(("rows", "users", *SOURCES), 0)
+    """Rows, customers, and those of them whose lists are popular items alone."""
+    rows = users = popular = 0
     for part in _parts(store, staged):
-        rows = store.read_table(part, [schema.RANK, schema.SOURCE])
-        first = rows[schema.SOURCE].filter(pc.equal(rows[schema.RANK], 1))
-        found["rows"] += len(rows)
-        found["users"] += len(first)
-        for name, source in SOURCES.items():
-            found[name] += pc.sum(pc.equal(first, source)).as_py() or 0
-    return found
+        table = store.read_table(part, [schema.RANK, schema.SOURCE])
+        first = table[schema.SOURCE].filter(pc.equal(table[schema.RANK], 1))
+        rows, users = rows + len(table), users + len(first)
+        popular += pc.sum(pc.equal(first, POPULAR)).as_py() or 0
+    return {"rows": rows, "users": users, "popular_users": popular}
 
 
 def without_list(store: Store, staged: str, snapshot: Snapshot) -> pa.Table:
@@ -58,6 +54,9 @@ def ruled(store: Store, staged: str, rules: Rules, passed: dict[str, int]) -> di
                 "group by user_id) where 0 < places and places < n"
             ).fetchone()
             found |= dict(zip(("filled_users", "filled_rows"), map(int, filled or ()), strict=True))
+        if rules.holdout:
+            held_out = f"select count(*) from lists where rank = 1 and source = '{HOLDOUT}'"
+            found["holdout_users"] = int((db.sql(held_out).fetchone() or (0,))[0])
         if rules.sizes is not None:
             lengths = db.sql(
                 "select n, count(*) from (select count(*) as n from lists group by user_id) "
