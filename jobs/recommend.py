@@ -182,6 +182,7 @@ def recommend(settings: Settings, store: Store) -> None:
         )
     without = 0
     if counts["users"] < snapshot.users:
+        # who has none is ranked once more: a list that was lost would come out now
         others = Histories.from_table(without_list(store, staged, snapshot))
         others = others.remap(model.catalog.index_of(snapshot.catalog.ids))
         ranking = Ranker(model, rules).rank(others, candidates=candidates, **asked)

@@ -19,13 +19,13 @@ def read_items(path: str, ids: pa.Array) -> pa.Table:
     SheetError with one line that names the file and what is wrong in it.
     """
     found = read_rows(path, ITEMS, schema.ITEM_ID, ids.type, (*TEXTS, PRICE))
-    columns = {schema.ITEM_ID: ids}
+    where, columns = f"{ITEMS} {path}", {schema.ITEM_ID: ids}
     row = pc.index_in(ids, value_set=found[schema.ITEM_ID])
     for name in found.column_names:
         if name in TEXTS:
-            columns[name] = as_text(found[name]).take(row)
+            columns[name] = as_text(found[name], where, name).take(row)
         elif name == PRICE:
-            columns[name] = as_numbers(found[name], f"{ITEMS} {path}", name).take(row)
+            columns[name] = as_numbers(found[name], where, name).take(row)
     return pa.table(columns)
 
 

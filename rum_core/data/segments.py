@@ -48,7 +48,7 @@ def read_sizes(path: str, of_segment: Mapping[str, int], kind: pa.DataType) -> S
     found = read_rows(path, SEGMENTS, schema.USER_ID, kind, (SEGMENT,))
     if SEGMENT not in found.column_names:
         raise SheetError(f"{where} has no column {SEGMENT}: give each customer's segment in it")
-    segments = as_text(found[SEGMENT])
+    segments = as_text(found[SEGMENT], where, SEGMENT)
     names = pa.array(list(of_segment), pa.string())
     missing = names.filter(pc.invert(pc.is_in(names, value_set=segments)))
     if len(missing):

@@ -4,7 +4,6 @@ Plain, or compressed by name (.gz, .zst, ...). A small file may stand for much m
 is read up to LARGEST. Every error is one line that names the setting and the file.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -60,7 +59,7 @@ def in_type(kind: pa.DataType, ids: pa.ChunkedArray, where: str, key: str) -> pa
     if pa.types.is_dictionary(ids.type):
         ids = ids.cast(ids.type.value_type)
     if pa.types.is_integer(kind) and not pa.types.is_integer(ids.type):
-        ids = pc.utf8_trim_whitespace(ids.cast(pa.string()))
+        ids = pc.utf8_trim_whitespace(_cast(ids, pa.string(), where, key))
         odd = ids.filter(pc.invert(pc.match_substring_regex(ids, r"^-?[0-9]{1,18}$")))
         if len(odd):
             what = key.removesuffix("_id").replace("user", "customer")
@@ -68,28 +67,37 @@ def in_type(kind: pa.DataType, ids: pa.ChunkedArray, where: str, key: str) -> pa
                 f"{where}: {odd[0].as_py()[:SHOWN]!r} is no {what} id: the {what}s of this shop "
                 "have integer ids"
             )
-    return ids.cast(kind)
+    return _cast(ids, kind, where, key)
 
 
-def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def as_text(column: pa.ChunkedArray, where: str, name: str) -> pa.ChunkedArray:
     """A column as strings, null where a cell is empty."""
-    text = column.cast(pa.string())
+    text = _cast(column, pa.string(), where, name)
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
 
 
 def as_numbers(column: pa.ChunkedArray, where: str, name: str) -> pa.ChunkedArray:
     """A column as float64, null where a cell is empty; an error for one that is no number."""
     if pa.types.is_string(column.type):
-        column = pc.utf8_trim_whitespace(as_text(column))
+        column = pc.utf8_trim_whitespace(as_text(column, where, name))
         number = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
         odd = column.filter(pc.invert(pc.match_substring_regex(column, number)))
         if len(odd):
             said = odd[0].as_py()[:SHOWN]
             raise SheetError(f"{where}: {said!r} in its column {name} is no number")
-    numbers = column.cast(pa.float64())
+    numbers = _cast(column, pa.float64(), where, name)
     if pc.any(pc.invert(pc.is_finite(numbers))).as_py():
         raise SheetError(f"{where}: its column {name} holds a number that is not finite")
     return numbers
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType, where: str, name: str) -> pa.ChunkedArray:
+    try:
+        return column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise SheetError(
+            f"{where}: its column {name} holds {column.type}, which is no {kind}"
+        ) from None
 
 
 def _contents(
@@ -119,15 +127,15 @@ def _refuse_larger(size: int, where: str) -> None:
         )
 
 
-def _check_names(names: Sequence[str], key: str, where: str) -> None:
-    if key not in names:
+def _check_names(found: Sequence[str], key: str, others: Sequence[str], where: str) -> None:
+    if key not in found:
         raise SheetError(
-            f"{where} has no column {key} (it has {', '.join(names)[:200]}): rename the column of "
+            f"{where} has no column {key} (it has {', '.join(found)[:200]}): rename the column of "
             "the ids"
         )
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise SheetError(f"{where} has two columns {twice[0][:SHOWN]!r}: rename one")
+    for name in (key, *others):
+        if list(found).count(name) > 1:
+            raise SheetError(f"{where} has two columns {name}: rename one")
 
 
 def _text_columns(found: pa.Schema, names: Sequence[str], where: str) -> list[str]:
@@ -145,7 +153,7 @@ def _ids_of_parquet(file: pa.NativeFile, where: str, key: str) -> pa.ChunkedArra
     """The distinct ids of each run of rows; text as a dictionary, in which each is there once."""
     found = pq.read_schema(file)
     name = found.names[0] if len(found.names) == 1 else key
-    _check_names(found.names, name, where)
+    _check_names(found.names, name, [], where)
     text = _text_columns(found, [name], where)
     chunks, size = [], 0
     for batch in pq.ParquetFile(file, read_dictionary=text).iter_batches(ROWS, columns=[name]):
@@ -170,7 +178,7 @@ def _ids_of_csv(content: bytes, where: str, key: str) -> pa.ChunkedArray:
 
 def _rows_of_parquet(file: pa.NativeFile, where: str, key: str, columns: Sequence[str]) -> pa.Table:
     found = pq.read_schema(file)
-    _check_names(found.names, key, where)
+    _check_names(found.names, key, columns, where)
     names = [key, *(name for name in columns if name in found.names)]
     text = _text_columns(found, names, where)
     batches, size = [], 0
@@ -213,7 +221,7 @@ def _header(content: bytes) -> list[str]:
 def _csv(content: bytes, header: list[str] | None, names: list[str], where: str) -> pa.Table:
     """These columns of a CSV as strings; header None: its first line is a row too."""
     if header is not None:
-        _check_names(header, names[0], where)
+        _check_names(header, names[0], names[1:], where)
     return csv.read_csv(
         pa.BufferReader(content),
         read_options=csv.ReadOptions(

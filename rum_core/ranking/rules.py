@@ -95,7 +95,7 @@ class Rules:
             "boosts": None if self.boost is None else _digest(self.boost),
             "categories and brands": _digest(self.groups, self.most) if len(self.most) else None,
             "min_score": self.min_score if self.fills else None,
-            "segments": sizes and _digest(hash_ids(sizes.user_ids, _KEY), sizes.wanted),
+            "segments": sizes and _digest(*_in_order(sizes)),
             "holdout": [self.holdout, self.holdout_name] if self.holdout else None,
         }
         return {rule: said for rule, said in found.items() if said is not None}
@@ -137,6 +137,13 @@ def _groups(path: str, catalog: Catalog, names: list[str]) -> np.ndarray:
         codes = items[name].combine_chunks().dictionary_encode().indices
         groups[row] = pc.fill_null(codes, -1).to_numpy(zero_copy_only=False)
     return groups
+
+
+def _in_order(sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of the customers and their N, in an order that is not the sheet's."""
+    hashes = hash_ids(sizes.user_ids, _KEY)
+    order = np.argsort(hashes, kind="stable")
+    return hashes[order], sizes.wanted[order]
 
 
 def _digest(*values: np.ndarray) -> str:

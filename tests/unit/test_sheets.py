@@ -2,6 +2,7 @@
 cannot be used."""
 
 import gzip
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -85,11 +86,18 @@ def rules_of(**sections: dict[str, object]) -> object:
         ("boosts", "item_id,boost\n7,1\n8,-21\n", "holds -21: a boost is between"),
         ("boosts", "item_id,boost\nseven,1\n", "'seven' is no item id: .* integer ids"),
         ("boosts", "item_id,boost\n7,1\n07,2\n", "names '7' twice"),
-        ("boosts", "item_id,boost,boost\n7,1,2\n", "two columns 'boost'"),
+        ("boosts", "item_id,boost,boost\n7,1,2\n", "two columns boost"),
         ("boosts", "item_id,boost\n", "holds no rows"),
         ("boosts", "item_id,boost\n7\n", "cannot read"),
         ("boosts", pa.table({"item_id": [7], "boost": [[1.0]]}), "holds list<.*>, not one value"),
         ("boosts", pa.table({"item_id": [7], "boost": [float("nan")]}), "not finite"),
+        (
+            "boosts",
+            pa.table({"item_id": [7], "boost": [date(2026, 1, 1)]}),
+            "holds .*, which is no double",
+        ),
+        ("boosts", pa.table({"item_id": pa.array([2**63], pa.uint64()), "boost": [1]}), "no int64"),
+        ("items", pa.table({"item_id": [7], "category": [b"\xff"]}), "which is no string"),
         ("deny", "item_id\neight\n", "rules.deny .* 'eight' is no item id"),
         ("deny", None, "cannot read rules.deny"),
         ("segments", "user_id,segment\nAnn,vip\n", "'Ann' is no customer id"),
