@@ -6,7 +6,6 @@ equal scores go by the tie rank.
 
 import numpy as np
 
-from rum_core.data.boosts import BOOST
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.ranking.block import Block, no_reasons
@@ -29,7 +28,7 @@ class MostPopular:
     def of(cls, model: SavedModel) -> "MostPopular":
         """The model `popular`, or popular items beside another: of a model it needs its
         catalogue's counts and the shop's boosts."""
-        return cls(model.catalog, model.tensors.get(BOOST))
+        return cls(model.catalog, model.boost)
 
     def lists(
         self, block: Block, top_n: int, because: int

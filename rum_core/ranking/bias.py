@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from rum_core.data.boosts import BOOST
 from rum_core.store.checkpoint import SavedModel
 
 
 def boost_of(model: SavedModel) -> np.ndarray:
     """The shop's boosts (I,) float64, zeros where none were given (ranking/rules.py)."""
-    return model.tensors.get(BOOST, np.zeros(len(model.catalog)))
+    return np.zeros(len(model.catalog)) if model.boost is None else model.boost
 
 
 def item_bias(model: SavedModel) -> np.ndarray:

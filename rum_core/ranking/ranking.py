@@ -6,7 +6,7 @@ comes in.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -61,7 +61,7 @@ class Ranker:
 
     def __init__(self, model: SavedModel, rules: Rules | None = None) -> None:
         self.rules = rules or Rules.none(len(model.catalog))
-        self.model = self.rules.boosted(model)
+        self.model = replace(model, boost=self.rules.boost)
         self.name = str(model.config.get("model"))
         if self.name not in MODELS:
             raise RankError(

@@ -1,27 +1,27 @@
 """A shop's rules for tonight's lists, read for the items of one model.
 
-In this order: held-out customers get popular items; denied items are no candidates; boosts change
-the scores; a list is filled with the best items, each let in unless it scores below the minimum or
-its category or brand has its number of items already; what is missing is filled with popular items,
-by the same rules but for the minimum, which is of the model's scores. N is the customer's own.
+In this order: held-out customers get popular items; denied items are no candidates; a boost b is
+added to a score, and multiplies an item's popularity by e^b; a list is filled with the best items,
+each let in unless it scores below the minimum or its category or brand has its number of items
+already; what is missing is filled with popular items, by the same rules but for the minimum, which
+is of the model's scores. N is the customer's own.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rum_core.data.boosts import BOOST, read_boosts
+from rum_core.data.boosts import read_boosts
 from rum_core.data.candidates import DENY, read_candidates
 from rum_core.data.catalog import Catalog, hash_ids
 from rum_core.data.items import BRAND, CATEGORY, ITEMS, read_items
 from rum_core.data.segments import Sizes, read_sizes
 from rum_core.data.sheets import SheetError
 from rum_core.settings import Settings
-from rum_core.store.checkpoint import SavedModel
 
 HOLDOUT = "holdout"  # source of a held-out customer's list
 
@@ -81,12 +81,6 @@ class Rules:
         key = hashlib.sha256(self.holdout_name.encode()).hexdigest()[:16]
         place = (hash_ids(user_ids, key) >> np.uint64(11)) * 2.0**-53  # in [0, 1)
         return np.asarray(place < self.holdout)
-
-    def boosted(self, model: SavedModel) -> SavedModel:
-        """The model with the boosts among its tensors, where the scorers look for them."""
-        if self.boost is None:
-            return model
-        return replace(model, tensors={**model.tensors, BOOST: self.boost})
 
     def key(self) -> dict[str, Any]:
         """What stands for each rule in use but the denied items, where two nights are compared."""

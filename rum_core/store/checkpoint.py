@@ -35,6 +35,7 @@ class SavedModel:
     catalog: Catalog
     users: pa.Array  # (U,) ids of the rows of `user`
     metrics: dict[str, Any]
+    boost: np.ndarray | None = None  # (I,) float64 what a shop adds to scores tonight; never stored
 
 
 def model_dir(model_id: str) -> str:

@@ -23,7 +23,7 @@ from tests.unit.test_ranking_models import model_of
 
 KINDS = ["item", "feature", "counted", "opened", "mf", "sasrec", "seqknn", "popular"]
 quick = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 
 
