@@ -440,9 +440,9 @@ class Rules(Section):
     boosts: Location = Field(
         "",
         description="parquet or CSV file of item_id and boost, from -20 to 20: it is added to the "
-        "item's score. In rum, mf, fpmc, dream and sasrec, as in lists of popular items, 0.7 "
-        "doubles an item's weight beside the others (e^0.7); in itemknn, seqknn and ease a boost "
-        "is in units of their sums",
+        "item's score. In lists of popular items, and in models that are trained by softmax, 0.7 "
+        "doubles an item's weight beside the others (e^0.7); in rum with transitions, itemknn, "
+        "seqknn and ease see the scores of the table first",
     )
     min_score: float | None = Field(
         None,
