@@ -73,7 +73,7 @@ def _sums(slots: Any, offsets: Any, start: Any, rows: Any, decay: float, mixture
     users = len(offsets) - 1
     stop = start[:-1].copy()
     items = np.empty(start[-1], np.int32)
-    values = np.empty(start[-1])
+    values = np.zeros(start[-1])  # gaps stay 0
     for run in prange((users + RUN - 1) // RUN):
         sums = np.zeros(len(indptr) - 1)
         touched = np.zeros(len(indptr) - 1, np.bool_)
