@@ -109,13 +109,16 @@ def _not_due(store: Store, night: date, recipe: str, every_days: int) -> dict[st
     """The newest earlier record of a model of this recipe, if it is young enough and whole.
 
     A night that the gate held back does not count: its model, or the log it was made of, was bad.
+    A model that was trained ahead for this very night does.
     """
     for name in reversed(store.children("nights")):
         day = run_date_of(name)
-        if day is None or day >= night:
+        if day is None or day > night:
             continue
-        record = read_record(store, day, "train")
-        if record and record.get("recipe") == recipe and not _held_back(store, day, record):
+        record = read_record(store, day, "train") or {}
+        if day == night and not record.get("ahead"):
+            continue
+        if record.get("recipe") == recipe and not _held_back(store, day, record):
             age = (night - date.fromisoformat(record["trained_on"])).days
             ids = (record["model_id"], record["evaluated_model_id"])
             young = age < every_days and all(has_model(store, model_id) for model_id in ids)
