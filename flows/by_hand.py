@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from prefect.settings import temporary_settings
 
-from flows.console import log_path, story_only
+from flows.console import end_of_story, log_path, story_only
 from flows.embedded import embedded_server
 from flows.guard import guarded
 from flows.job import JobFailedError
@@ -51,6 +51,8 @@ def run_by_hand(
         except Exception as error:
             logging.getLogger(__name__).exception("the night broke down")
             raise BrokenDownError(f"{one_line(repr(error))[:300]}; see {logfile}") from error
+        finally:
+            end_of_story()
 
 
 def tell_failure(error: RumError) -> int:

@@ -28,6 +28,7 @@ from rum_core.data.histories import Histories
 from rum_core.data.snapshots import Snapshot, latest_snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError, one_line
 from rum_core.models.registry import MODELS
+from rum_core.progress import watching
 from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel, has_model, load_model, save_model
 from rum_core.store.layout import (
@@ -41,6 +42,7 @@ from rum_core.store.layout import (
 from rum_core.training.closed import fit_closed
 from rum_core.training.loop import PARTS, Progress, Resume, State, TrainError, fit
 from rum_core.training.past import Past
+from rum_core.training.remaining import come_so_far
 from rum_core.training.step import Worker
 
 log = logging.getLogger("rum")
@@ -183,13 +185,24 @@ def _run(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dic
             ),
         )
         try:
-            said = trainer.fit().return_value
+            with watching(lambda: _come_so_far(settings, store, name)):
+                said = trainer.fit().return_value
         except ray.train.TrainingFailedError as error:
             raise _cause(error, store) from error
     if "refused" in said:
         store.remove(f"training/{name}")
         raise TrainError(said["refused"])
     return dict(said)
+
+
+def _come_so_far(settings: Settings, store: Store, name: str) -> str:
+    """How far the newest checkpoint of a run is."""
+    there = [n for n in store.children(f"training/{name}") if n.startswith("checkpoint_")]
+    if not there:
+        return ""
+    saved = store.read_json(f"training/{name}/{max(there)}/progress.json")
+    progress = Progress(**saved["progress"])
+    return come_so_far(progress, saved["seconds"][progress.phase], settings.train)
 
 
 @contextmanager
