@@ -143,7 +143,7 @@ def _follow(verb: str, client: "JobSubmissionClient", job: str) -> None:
 def _tell_news(output: str, told: str) -> str:
     """Tell the whole lines of a job's output that were not told before; all that is told by now."""
     whole = output[: output.rfind("\n") + 1]
-    for line in whole[len(told) :].splitlines():
+    for line in filter(None, whole[len(told) :].splitlines()):
         _tell(line)
     return whole
 

@@ -80,9 +80,8 @@ def audit_and_publish(
 @task(task_run_name="write the report", cache_policy=NO_CACHE)
 def report(settings: Settings) -> None:
     """Write report.html of the night, and show the night in Prefect."""
-    store = Store.open(settings.store)
-    write_report(store, settings.night, settings)
-    show_night(store, settings.night)
+    write_report(Store.open(settings.store), settings.night, settings)
+    show_night(settings)
 
 
 def _night_of(arguments: list[str], run_date: date | None) -> Settings:
