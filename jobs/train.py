@@ -197,10 +197,10 @@ def _run(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dic
 
 def _come_so_far(settings: Settings, store: Store, name: str) -> str:
     """How far the newest checkpoint of a run is."""
-    there = [n for n in store.children(f"training/{name}") if n.startswith("checkpoint_")]
+    there = [f for f in store.files(f"training/{name}") if f.endswith("/progress.json")]
     if not there:
         return ""
-    saved = store.read_json(f"training/{name}/{max(there)}/progress.json")
+    saved = store.read_json(max(there))  # their folders are named by the time
     progress = Progress(**saved["progress"])
     return come_so_far(progress, saved["seconds"][progress.phase], settings.train)
 
