@@ -36,7 +36,7 @@ from rum_core.store.carry import Former, carry, former_lists
 from rum_core.store.checkpoint import SavedModel, has_model, load_model
 from rum_core.store.layout import Store, StoreError, read_record, write_record
 from rum_core.store.memories import Memories, tidy
-from rum_core.store.staged import count, is_whole, ruled, without_list
+from rum_core.store.staged import count, is_whole, rows_in, ruled, without_list
 
 log = logging.getLogger("rum")
 
@@ -285,24 +285,14 @@ def said_in(store: Store, folder: str) -> dict[str, int]:
 
 def _ranked(store: Store, staged: str, users: int, top_n: int) -> Callable[[], str]:
     """What says how many of the users have lists by now, besides those that are staged already."""
-    began, rows = time.monotonic(), dict.fromkeys(_parts(store, staged), 0)
+    known: dict[str, int] = {}
+    began, before = time.monotonic(), rows_in(store, staged, known)
 
     def look() -> str:
-        for part in _parts(store, staged):
-            if part not in rows:
-                with store.telling(part, "read"):
-                    rows[part] = pq.read_metadata(store.full(part), filesystem=store.fs).num_rows
-        done = sum(rows.values()) // top_n
+        done = (rows_in(store, staged, known) - before) // top_n
         return so_far(done, users, "customers ranked", time.monotonic() - began) if done else ""
 
     return look
-
-
-def replayed_in(store: Store, folder: str) -> dict[str, int]:
-    """Users and purchases that the actors replayed into memories."""
-    counts = [store.read_json(path) for path in store.files(folder)]
-    names = ("users_replayed", "users_continued", "purchases_replayed")
-    return {name: sum(count[name] for count in counts) for name in names} if counts else {}
 
 
 def served_model(store: Store, settings: Settings) -> str:
