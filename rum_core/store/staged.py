@@ -68,7 +68,7 @@ def ruled(store: Store, staged: str, rules: Rules, passed: dict[str, int]) -> di
 
 def is_whole(store: Store, record: dict[str, Any]) -> bool:
     """Whether all rows that a record tells of are still staged."""
-    return rows_in(store, record["staged"], {}) == record["rows"]
+    return bool(rows_in(store, record["staged"], {}) == record["rows"])
 
 
 def rows_in(store: Store, staged: str, known: dict[str, int]) -> int:
