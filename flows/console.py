@@ -1,7 +1,8 @@
 """What a person sees of a night by hand: its own lines. All else goes to a log file.
 
 Prefect, Ray and their servers write to the root logger and to file descriptor 2; both lead to the
-file, so the console holds the story of the night alone.
+file, so the console holds the story of the night alone. Progress is shown on a terminal while it
+lasts; otherwise the log file alone has it.
 """
 
 import logging
@@ -11,7 +12,9 @@ from datetime import date
 from pathlib import Path
 
 from rum_core.errors import RumError, one_line
+from rum_core.progress import NAME
 from rum_core.store.layout import Store
+from rum_core.story import story_handler
 
 STORY = logging.getLogger("rum")
 
@@ -35,7 +38,15 @@ def story_only(file: Path, *, quiet: bool) -> None:
     everything = logging.StreamHandler(os.fdopen(os.dup(2), "w", buffering=1))
     everything.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
     logging.getLogger().handlers = [everything]
-    story = logging.StreamHandler(sys.stdout)
+    story = story_handler(sys.stdout)
+    if not sys.stdout.isatty():
+        story.addFilter(lambda record: record.name != NAME)
     story.setFormatter(logging.Formatter("%(message)s"))
     story.setLevel(logging.WARNING if quiet else logging.INFO)
     STORY.addHandler(story)
+
+
+def end_of_story() -> None:
+    """Take away what a terminal shows of progress."""
+    for handler in STORY.handlers:
+        handler.flush()

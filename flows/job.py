@@ -11,12 +11,14 @@ from threading import Thread
 from typing import IO, TYPE_CHECKING
 
 from rum_core.errors import RumError, one_line
+from rum_core.progress import MARK, NAME
 from rum_core.store.layout import fingerprint
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 log = logging.getLogger("rum")
+progress = logging.getLogger(NAME)
 
 USER_ERROR = 2  # the exit status of a job whose one-line error says what to mend
 POLL_SECONDS = 2.0
@@ -64,7 +66,7 @@ def _run_here(
     Thread(target=_end_with, args=(job, died), daemon=True).start()
     try:
         for line in job.stdout:
-            log.info("%s", line.rstrip("\n"))
+            _tell(line.rstrip("\n"))
         job.wait()
         passing_on.join()
     finally:
@@ -72,6 +74,12 @@ def _run_here(
             job.terminate()
             job.wait()
     _judge(verb, job.returncode, list(last))
+
+
+def _tell(line: str) -> None:
+    """A line of a job, `verb: text`, to the logger of the story or to that of progress."""
+    told = progress if line.partition(": ")[2].startswith(MARK) else log
+    told.info("%s", line)
 
 
 def _end_with(job: subprocess.Popen[str], died: Callable[[], bool]) -> None:
@@ -118,19 +126,26 @@ def _follow(verb: str, client: "JobSubmissionClient", job: str) -> None:
     """Until a submitted job has ended. It ends with this process, if that is told to end."""
     from ray.job_submission import JobStatus
 
-    status = None
+    status, said = None, ""
     try:
         while not (status := client.get_job_status(job)).is_terminal():
             time.sleep(POLL_SECONDS)
+            said = _tell_news(client.get_job_logs(job), said)
     finally:
         if status is not None and not status.is_terminal():
             client.stop_job(job)
-    said = client.get_job_logs(job).splitlines()
-    for line in said:
-        log.info("%s", line)
+    said = _tell_news(client.get_job_logs(job) + "\n", said)
     info = client.get_job_info(job)
     code = 0 if status == JobStatus.SUCCEEDED else (info.driver_exit_code or 1)
-    _judge(verb, code, said)
+    _judge(verb, code, said.splitlines())
+
+
+def _tell_news(output: str, told: str) -> str:
+    """Tell the whole lines of a job's output that were not told before; all that is told by now."""
+    whole = output[: output.rfind("\n") + 1]
+    for line in filter(None, whole[len(told) :].splitlines()):
+        _tell(line)
+    return whole
 
 
 def _stop_left(client: "JobSubmissionClient", same_night: dict[str, str]) -> None:

@@ -2,34 +2,34 @@
 
 ingest -> train when due -> evaluate -> recommend -> audit -> gate -> publish -> report. A step that
 is done for the run date is not done again: the data say so, not a cache, so a rerun goes on where
-a crash left off.
+a crash left off. `work = train` does the first two alone, ahead of a night that is still to come.
 """
 
 import logging
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, date, datetime
-from pathlib import Path
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Literal
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.runtime import flow_run
-from prefect.settings import temporary_settings
+from prefect.runtime import flow_run, task_run
 from prefect.tasks import Task, exponential_backoff
 
-from flows.console import log_path, story_only
-from flows.embedded import embedded_server
+from flows.artifacts import show_night
+from flows.by_hand import run_by_hand, split_quiet, tell_failure
 from flows.guard import guarded, night_folder
 from flows.job import JobFailedError, run_job
+from flows.notices import tell
 from flows.ray_cluster import Cluster, ClusterError, ray_cluster
 from flows.release import release
 from rum_core.errors import RumError, one_line
 from rum_core.evaluation.report import report_path, write_report
 from rum_core.settings import Settings, load
-from rum_core.store.layout import Store
+from rum_core.store.checkpoint import model_dir
+from rum_core.store.layout import Store, read_record, write_record
 from rum_core.store.lock import night_lock
 from rum_core.store.publish import FILE, night_path, published
 from rum_core.store.retention import retain
@@ -37,14 +37,27 @@ from rum_core.store.sweep import sweep
 
 log = logging.getLogger("rum")
 
+PROG = "python -m flows.nightly"
+STORY = {  # the jobs of a night, as Prefect's users see them
+    "ingest": "take in what was bought",
+    "train": "train the model, if it is due",
+    "evaluate": "measure the model on held-out purchases",
+    "recommend": "rank every item for every customer",
+}
+AHEAD = ("ingest", "train")
+
 
 def _may_help(_: Task[Any, Any], __: TaskRun, state: State[Any]) -> bool:
     """Trying again may help a job or a Ray that broke down, never a job that says what to mend."""
     return isinstance(state.result(raise_on_failure=False), JobFailedError | ClusterError)
 
 
+def _chapter() -> str:
+    return STORY[task_run.parameters["verb"]]
+
+
 @task(
-    task_run_name="{verb}",
+    task_run_name=_chapter,
     retries=2,
     retry_delay_seconds=exponential_backoff(backoff_factor=5),
     retry_condition_fn=_may_help,
@@ -55,7 +68,7 @@ def job(verb: str, arguments: list[str], cluster: Cluster) -> None:
     run_job(verb, arguments, cluster.reach(), cluster.died)
 
 
-@task(task_run_name="audit, gate and publish", cache_policy=NO_CACHE)
+@task(task_run_name="audit the lists, pass the gate, publish", cache_policy=NO_CACHE)
 def audit_and_publish(
     settings: Settings, run_id: str, still_mine: Callable[[], None]
 ) -> dict[str, Any]:
@@ -64,26 +77,42 @@ def audit_and_publish(
     return release(settings, store, run_id=run_id, still_mine=still_mine)
 
 
-@task(task_run_name="report")
-def report(settings: Settings) -> str:
-    """Write report.html of the night."""
-    return write_report(Store.open(settings.store), settings.night, settings)
+@task(task_run_name="write the report", cache_policy=NO_CACHE)
+def report(settings: Settings) -> None:
+    """Write report.html of the night, and show the night in Prefect."""
+    write_report(Store.open(settings.store), settings.night, settings)
+    show_night(settings)
 
 
 def _night_of(arguments: list[str], run_date: date | None) -> Settings:
     """Settings of a run: the run date comes from the caller, else from the scheduled start."""
-    settings = load(arguments, prog="python -m flows.nightly", about=rum.__doc__ or "")
+    settings = load(arguments, prog=PROG, about=rum.__doc__ or "")
     if run_date is None and settings.run_date is None:
         scheduled = flow_run.scheduled_start_time
         run_date = scheduled.date() if scheduled else None
     return settings.model_copy(update={"run_date": run_date or settings.night})
 
 
-@flow(name="rum", flow_run_name="rum {run_date}", validate_parameters=True)
+def _run_name() -> str:
+    asked = flow_run.parameters
+    day = asked.get("run_date") or flow_run.scheduled_start_time.date()
+    return f"{'training' if asked.get('work') == 'train' else 'night'} of {day}"
+
+
+@flow(
+    name="rum",
+    flow_run_name=_run_name,
+    validate_parameters=True,
+    on_failure=[tell],
+    on_crashed=[tell],
+)
 def rum(
     config: str = "",
     run_date: date | None = None,
+    work: Literal["night", "train"] = "night",
     force: bool = False,
+    publish_bad: bool = False,
+    notify: str = "",
     settings: tuple[str, ...] = (),
 ) -> str:
     """Tonight's five items for every customer, with the reason for each.
@@ -91,37 +120,66 @@ def rum(
     Args:
         config: settings file (TOML) or a preset's name
         run_date: the night; default: the day of the scheduled start
+        work: a whole night, or ingest and training alone, for the next night that is not published
         force: do the night again if it is already published
+        publish_bad: publish also what a bound of the gate would stop
+        notify: notification block that is told of a failure or crash, e.g. slack-webhook/shop
         settings: further settings as command line words, e.g. ["--train.epochs=3"]
 
     Returns:
-        the path of the published table
+        the path of the published table, or of the new model
     """
     log.setLevel(logging.INFO)
     mark = guarded()
     arguments = [*(["--config", config] if config else []), *(["--force"] if force else [])]
-    arguments += settings
+    arguments += [*settings, *(["--no-gate.enabled"] if publish_bad else [])]
     chosen = _night_of(arguments, run_date)
-    arguments += ["--run_date", chosen.night.isoformat()]
     store = Store.open(chosen.store)
-    table = f"{night_path(chosen.night)}/{FILE}"
     with night_lock(store) as still_mine:
         sweep(store)
+        if work == "train":
+            return _train_ahead(store, chosen.night, arguments, mark, still_mine)
+        arguments += ["--run_date", chosen.night.isoformat()]
         if published(store, chosen.night) and not chosen.force:
             log.info("%s is already published; --force does it again", chosen.night)
         else:
-            store.mark()
-            with ray_cluster(night_folder(mark)) as cluster:
-                for verb in ("ingest", "train", "evaluate", "recommend"):
-                    still_mine()
-                    job(verb, arguments, cluster)
+            _jobs(store, tuple(STORY), arguments, mark, still_mine)
             audit_and_publish(chosen, _run_id(chosen.night), still_mine)
             store.remove(report_path(chosen.night))
             if gone := str(retain(store, chosen.keep.nights)):
                 log.info("kept the newest %d nights, deleted %s", chosen.keep.nights, gone)
         if not store.exists(report_path(chosen.night)):
             report(chosen)
-    return store.full(table)
+    return store.full(f"{night_path(chosen.night)}/{FILE}")
+
+
+def _jobs(
+    store: Store,
+    verbs: tuple[str, ...],
+    arguments: list[str],
+    mark: str,
+    still_mine: Callable[[], None],
+) -> None:
+    """The jobs of a night, one after another, on one Ray."""
+    store.mark()
+    with ray_cluster(night_folder(mark)) as cluster:
+        for verb in verbs:
+            still_mine()
+            job(verb, arguments, cluster)
+
+
+def _train_ahead(
+    store: Store, day: date, arguments: list[str], mark: str, still_mine: Callable[[], None]
+) -> str:
+    """Train for the first night from `day` on that is not published: it will take the model."""
+    while published(store, day):
+        day += timedelta(days=1)
+    arguments = [*arguments, "--run_date", day.isoformat(), "--force"]
+    _jobs(store, AHEAD, arguments, mark, still_mine)
+    record = read_record(store, day, "train") or {}
+    write_record(store, day, "train", {**record, "ahead": True})
+    log.info("the night of %s will serve model %s", day, record["model_id"])
+    return store.full(model_dir(record["model_id"]))
 
 
 def _run_id(night: date) -> str:
@@ -129,50 +187,40 @@ def _run_id(night: date) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The flow by hand, on Prefect's embedded server unless PREFECT_API_URL names one.
+    """A night by hand. -q: only warnings and the last lines.
 
-    -q: only warnings and the last lines. Exit status: 0 done, 2 with one line on stderr that says
-    what to mend, 1 when something broke down.
+    Exit status: 0 done, 2 with one line on stderr that says what to mend, 1 when something broke
+    down.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    words = [word for word in argv if word not in ("-q", "--quiet")]
+    words, quiet = split_quiet(sys.argv[1:] if argv is None else argv)
     start = time.monotonic()
     try:
-        settings = load(words, prog="python -m flows.nightly", about=rum.__doc__ or "")
-        store = Store.open(settings.store)
-        logfile = log_path(store, settings.night)
-        story_only(logfile, quiet=words != argv)
-        guarded()  # before Prefect's server is started, so that it ends with this process
-        with temporary_settings(embedded_server()):
-            table = _by_hand(settings, words, logfile)
+        settings = load(words, prog=PROG, about=rum.__doc__ or "")
+        night = settings.night
+        table, logfile = run_by_hand(
+            settings, night, lambda: _tonight(settings, words), quiet=quiet
+        )
     except RumError as error:
-        print(f"night failed: {error}", file=sys.stderr)
-        return 1 if isinstance(error, BrokenDownError) else 2
-    print(f"\nnight of {settings.night} done in {time.monotonic() - start:.0f} s")
+        return tell_failure(error)
+    print(f"\nnight of {night} done in {time.monotonic() - start:.0f} s")
     print(f"table   {table}")
-    print(f"report  {store.full(report_path(settings.night))}")
+    print(f"report  {Store.open(settings.store).full(report_path(night))}")
     print(f"log     {logfile}")
     return 0
 
 
-class BrokenDownError(RumError):
-    """The night ended by something that no setting mends; the log has all of it."""
-
-
-def _by_hand(settings: Settings, words: list[str], logfile: Path) -> str:
+def _tonight(settings: Settings, words: list[str]) -> str:
     began = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         return rum(run_date=settings.night, settings=tuple(words))
-    except (JobFailedError, ClusterError) as error:
-        raise BrokenDownError(f"{error}; see {logfile}") from None
     except RumError:
         raise
     except Exception as error:
-        logging.getLogger(__name__).exception("the night broke down")
-        if _is_done(settings, began):
-            log.warning("the night is done, but Prefect broke down: %s", one_line(repr(error))[:80])
-            return Store.open(settings.store).full(f"{night_path(settings.night)}/{FILE}")
-        raise BrokenDownError(f"{one_line(repr(error))[:300]}; see {logfile}") from None
+        if not _is_done(settings, began):
+            raise
+        logging.getLogger(__name__).exception("Prefect broke down")
+        log.warning("the night is done, but Prefect broke down: %s", one_line(repr(error))[:80])
+        return Store.open(settings.store).full(f"{night_path(settings.night)}/{FILE}")
 
 
 def _is_done(settings: Settings, began: str) -> bool:

@@ -29,6 +29,7 @@ from rum_core.evaluation.measure import (
 from rum_core.evaluation.metrics import LABELS
 from rum_core.evaluation.protocols import ALL, FOLLOWING, HELD_OUT, PAPER
 from rum_core.evaluation.report import earlier_nights, evaluations_path
+from rum_core.progress import counting
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel, load_model
 from rum_core.store.layout import Store, read_record, write_record
@@ -119,7 +120,10 @@ def measure(
     }
     with ray_session():
         blocks = over_users(store, snapshot.id, Measure, arguments, settings.recommend.workers)
-        tables = list(blocks.iter_batches(batch_size=None, batch_format="pyarrow"))
+        tables, more = [], counting(snapshot.users, "customers measured")
+        for table in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
+            tables.append(table)
+            more(len(table))
     measured = Measured.of(tables, list(contenders(model, counts)), top_n)
     if not np.any(~measured.new):
         log.warning("no trained customer of %s has a purchase to be measured on", snapshot.id)

@@ -42,6 +42,7 @@ from rum_core.data.snapshots import (
     save_manifest,
 )
 from rum_core.data.sources import IngestError, SourceFile, find_files, sha256
+from rum_core.progress import counting
 from rum_core.settings import Settings
 from rum_core.store.layout import Store, StoreError, fingerprint, write_record
 
@@ -105,8 +106,9 @@ def _with_checksums(
     fs: pafs.FileSystem, files: list[SourceFile], ledger: Ledger
 ) -> list[tuple[SourceFile, str]]:
     """Every file with its checksum; a known one of the same size and time is not read again."""
-    found = []
+    found, more = [], counting(len(files), "files looked at")
     for file in files:
+        more(1)
         known = ledger.files.get(file.name)
         same = known and (known["size"], known["mtime_ns"]) == (file.size, file.mtime_ns)
         found.append((file, known["sha256"] if known and same else sha256(fs, file)))

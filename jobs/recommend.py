@@ -10,6 +10,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -26,6 +27,7 @@ from rum_core.data.changes import Changes, Side, find_changes
 from rum_core.data.histories import Histories
 from rum_core.data.snapshots import Snapshot, latest_snapshot, load_manifest, load_snapshot
 from rum_core.errors import one_line
+from rum_core.progress import so_far, watching
 from rum_core.ranking.feature_level import FeatureLevel
 from rum_core.ranking.ranking import POPULAR, Ranker, RankError, Ranking, candidate_items
 from rum_core.ranking.rules import Rules, read_rules
@@ -34,7 +36,7 @@ from rum_core.store.carry import Former, carry, former_lists
 from rum_core.store.checkpoint import SavedModel, has_model, load_model
 from rum_core.store.layout import Store, StoreError, read_record, write_record
 from rum_core.store.memories import Memories, tidy
-from rum_core.store.staged import count, is_whole, ruled, without_list
+from rum_core.store.staged import count, is_whole, rows_in, ruled, without_list
 
 log = logging.getLogger("rum")
 
@@ -171,7 +173,7 @@ def recommend(settings: Settings, store: Store) -> None:
                 found = stand(store, standing, model, snapshot, staged, beside)
             if found.files is None or found.files:
                 arguments["counts"] = f"{beside}/counts"
-                stage(store, snapshot.id, arguments, chosen.workers, found.files, staged)
+                stage(store, snapshot.id, arguments, chosen.workers, found, staged)
         said = said_in(store, f"{beside}/counts")
     tidy(store, model.model_id)
     counts = count(store, staged)
@@ -261,13 +263,14 @@ def stage(
     snapshot_id: str,
     arguments: dict[str, Any],
     workers: int,
-    files: list[str] | None,
+    found: Found,
     staged: str,
 ) -> None:
-    """Write the lists of the users in these parts, of all where `files` is None."""
-    lists = over_users(store, snapshot_id, Recommend, arguments, workers, files=files)
+    """Write the lists of the users there is work for."""
+    lists = over_users(store, snapshot_id, Recommend, arguments, workers, files=found.files)
     try:
-        lists.write_parquet(store.full(staged), filesystem=store.fs, compression="zstd")
+        with watching(_ranked(store, staged, found.active, arguments["top_n"])):
+            lists.write_parquet(store.full(staged), filesystem=store.fs, compression="zstd")
     except OSError as error:
         raise StoreError(f"cannot write lists to {staged}: {one_line(error)[-300:]}") from None
 
@@ -278,6 +281,18 @@ def said_in(store: Store, folder: str) -> dict[str, int]:
     for path in store.files(folder):
         counts.update(store.read_json(path))
     return dict(counts)
+
+
+def _ranked(store: Store, staged: str, users: int, top_n: int) -> Callable[[], str]:
+    """What says how many of the users have lists by now, besides those that are staged already."""
+    known: dict[str, int] = {}
+    began, before = time.monotonic(), rows_in(store, staged, known)
+
+    def look() -> str:
+        done = (rows_in(store, staged, known) - before) // top_n
+        return so_far(done, users, "customers ranked", time.monotonic() - began) if done else ""
+
+    return look
 
 
 def served_model(store: Store, settings: Settings) -> str:

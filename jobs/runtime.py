@@ -13,8 +13,10 @@ import ray
 from ray.exceptions import RayError
 
 from rum_core.errors import RumError, one_line
+from rum_core.progress import counting
 from rum_core.settings import Settings, load
 from rum_core.store.layout import Store, StoreError
+from rum_core.story import story_handler
 
 log = logging.getLogger("rum")
 
@@ -26,12 +28,16 @@ def run_job(
     verb: str, about: str, work: Callable[[Settings, Store], None], argv: list[str] | None
 ) -> int:
     """Exit status of a job: 0 done, 2 when the user can mend it (one line on stderr says how)."""
-    logging.basicConfig(level=logging.INFO, format=f"{verb}: %(message)s", stream=sys.stdout)
+    console = story_handler(sys.stdout)
+    logging.basicConfig(level=logging.INFO, format=f"{verb}: %(message)s", handlers=[console])
     for noisy in ("ray", "ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         settings = load(sys.argv[1:] if argv is None else argv, prog=f"jobs/{verb}.py", about=about)
-        work(settings, Store.open(settings.store))
+        try:
+            work(settings, Store.open(settings.store))
+        finally:
+            console.flush()
     except RumError as error:
         print(f"{verb}: {error}", file=sys.stderr)
         return 2
@@ -84,7 +90,10 @@ def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]
         return []
     numbers = ray.data.range(len(jobs), override_num_blocks=len(jobs))
     done = numbers.map(lambda row: {**row, "result": dumps(work(**jobs[row["id"]]))})
-    results = {row["id"]: loads(row["result"]) for row in done.take_all()}
+    results, more = {}, counting(len(jobs), "parts")
+    for row in done.iter_rows():
+        results[row["id"]] = loads(row["result"])
+        more(1)
     return [results[number] for number in range(len(jobs))]
 
 

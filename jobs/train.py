@@ -28,6 +28,7 @@ from rum_core.data.histories import Histories
 from rum_core.data.snapshots import Snapshot, latest_snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError, one_line
 from rum_core.models.registry import MODELS
+from rum_core.progress import watching
 from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel, has_model, load_model, save_model
 from rum_core.store.layout import (
@@ -41,6 +42,7 @@ from rum_core.store.layout import (
 from rum_core.training.closed import fit_closed
 from rum_core.training.loop import PARTS, Progress, Resume, State, TrainError, fit
 from rum_core.training.past import Past
+from rum_core.training.remaining import come_so_far
 from rum_core.training.step import Worker
 
 log = logging.getLogger("rum")
@@ -109,13 +111,16 @@ def _not_due(store: Store, night: date, recipe: str, every_days: int) -> dict[st
     """The newest earlier record of a model of this recipe, if it is young enough and whole.
 
     A night that the gate held back does not count: its model, or the log it was made of, was bad.
+    A model that was trained ahead for this very night does.
     """
     for name in reversed(store.children("nights")):
         day = run_date_of(name)
-        if day is None or day >= night:
+        if day is None or day > night:
             continue
-        record = read_record(store, day, "train")
-        if record and record.get("recipe") == recipe and not _held_back(store, day, record):
+        record = read_record(store, day, "train") or {}
+        if day == night and not record.get("ahead"):
+            continue
+        if record.get("recipe") == recipe and not _held_back(store, day, record):
             age = (night - date.fromisoformat(record["trained_on"])).days
             ids = (record["model_id"], record["evaluated_model_id"])
             young = age < every_days and all(has_model(store, model_id) for model_id in ids)
@@ -180,13 +185,24 @@ def _run(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dic
             ),
         )
         try:
-            said = trainer.fit().return_value
+            with watching(lambda: _come_so_far(settings, store, name)):
+                said = trainer.fit().return_value
         except ray.train.TrainingFailedError as error:
             raise _cause(error, store) from error
     if "refused" in said:
         store.remove(f"training/{name}")
         raise TrainError(said["refused"])
     return dict(said)
+
+
+def _come_so_far(settings: Settings, store: Store, name: str) -> str:
+    """How far the newest checkpoint of a run is."""
+    there = [f for f in store.files(f"training/{name}") if f.endswith("/progress.json")]
+    if not there:
+        return ""
+    saved = store.read_json(max(there))  # their folders are named by the time
+    progress = Progress(**saved["progress"])
+    return come_so_far(progress, saved["seconds"][progress.phase], settings.train)
 
 
 @contextmanager

@@ -1,43 +1,74 @@
-"""A real Ray head on loopback with token authentication: submit jobs/train.py, find the model."""
+"""A real Ray cluster on loopback as infra/compose.yaml lays it out: a head without work of its own,
+a second node, a token, the store on object storage. Jobs are submitted by the flow and by hand.
+"""
 
 import json
+import os
 import sys
+import time
+import urllib.request
+from datetime import date
 from pathlib import Path
 
-from safetensors.numpy import load_file
+from rum_core.store.checkpoint import load_model
+from rum_core.store.layout import Store, read_record
+from tests.e2e.conftest import NIGHT
+from tests.e2e.processes import ROOT, free_port, run, run_when_ready, running, wait_for
 
-from tests.e2e.processes import ROOT, free_port, run_when_ready, running, wait_for
+TOKEN = "0123456789abcdef" * 4
+CREDENTIALS = "[default]\naws_access_key_id = test\naws_secret_access_key = test\n"
 
-NIGHT = "2026-11-22"
 
-
-def test_ray_job_submit_trains_a_model(shop: Path, env: dict[str, str]) -> None:
-    common = ["--config", str(shop / "shop.toml"), "--store", str(shop / "store")]
-    common += ["--run-date", NIGHT]
-    token = shop / "token"
-    token.write_text("0123456789abcdef" * 4)
-    gcs, dashboard = free_port(), free_port()
-    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+def test_jobs_are_submitted_to_a_cluster(shop: Path, env: dict[str, str], bucket: str) -> None:
+    common = ["--config", "shop.toml", "--store", bucket, "--run-date", NIGHT]
+    (shop / "token").write_text(TOKEN)
+    (shop / "credentials").write_text(CREDENTIALS)
+    env |= {name: os.environ[name] for name in ("AWS_ENDPOINT_URL", "AWS_REGION")}
+    env = {k: v for k, v in env.items() if k not in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    env |= {"AWS_SHARED_CREDENTIALS_FILE": str(shop / "credentials")}
+    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(shop / "token")}
+    gcs, dashboard, agent = free_port(), free_port(), free_port()
     head = ["ray", "start", "--head", "--block", f"--port={gcs}", "--node-ip-address=127.0.0.1"]
-    head += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
+    head += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--num-cpus=0"]
     head += [f"--dashboard-agent-listen-port={free_port()}"]  # another Ray here may hold the usual
+    node = ["ray", "start", f"--address=127.0.0.1:{gcs}", "--block", "--num-cpus=2"]
+    node += [f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats"]
     address, log = f"http://127.0.0.1:{dashboard}", shop / "ray.log"
     with running([*head, "--disable-usage-stats"], env, log, shop):
         wait_for(f"{address}/api/version", log)
-        submit = ["ray", "job", "submit", "--address", address, "--"]
-        flow = [sys.executable, str(Path(__file__).with_name("submit.py")), "ingest", *common]
-        by_flow = run_when_ready(flow, env | {"RAY_ADDRESS": address}, shop, "No available agent")
-        assert "of a night that was cut off is stopped" in by_flow
-        assert "60 new files" in by_flow
-        job = [*submit, "python", str(ROOT / "jobs" / "train.py"), *common]
-        said = run_when_ready(job, env, shop, "No available agent")
+        with running(node, env, shop / "node.log", shop):
+            _wait_for_nodes(address, 2)
+            healthy = [f"{address}/api/gcs_healthz"]
+            healthy += [f"http://127.0.0.1:{agent}/api/local_raylet_healthz"]
+            for server in healthy:
+                run(["python", str(ROOT / "infra" / "alive.py"), server], env, shop)
+            flow = [sys.executable, str(Path(__file__).with_name("submit.py")), "ingest", *common]
+            to = env | {"RAY_ADDRESS": address}
+            by_flow = run_when_ready(flow, to, shop, "No available agent")
+            assert "of a night that was cut off is stopped" in by_flow
+            assert "60 new files" in by_flow
+            submit = ["ray", "job", "submit", "--address", address, "--"]
+            job = [*submit, "python", str(ROOT / "jobs" / "train.py"), *common]
+            said = run_when_ready(job, env, shop, "No available agent")
     assert "succeeded" in said
 
-    record = json.loads(
-        (shop / "store" / "nights" / f"run_date={NIGHT}" / "train.json").read_text()
+    store = Store.open(bucket)
+    record = read_record(store, date.fromisoformat(NIGHT), "train") or {}
+    model = load_model(store, record["model_id"])
+    assert (model.config["level"], model.config["dim"]) == ("item", 16)
+    assert model.tensors["item"].shape[1] == model.tensors["user"].shape[1] == 16
+
+
+def _wait_for_nodes(address: str, count: int) -> None:
+    """Until so many nodes are alive, as the dashboard has it."""
+    asked = urllib.request.Request(
+        f"{address}/nodes?view=summary", headers={"Authorization": f"Bearer {TOKEN}"}
     )
-    folder = shop / "store" / "models" / record["model_id"]
-    config = json.loads((folder / "config.json").read_text())
-    tensors = load_file(folder / "model.safetensors")
-    assert (config["level"], config["dim"]) == ("item", 16)
-    assert tensors["item"].shape[1] == tensors["user"].shape[1] == 16
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            found = json.load(answer)["data"]["summary"]
+        if sum(node["raylet"].get("state") == "ALIVE" for node in found) == count:
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"{len(found)} nodes are there, not {count}: {found}")

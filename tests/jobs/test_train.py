@@ -6,7 +6,9 @@ Starting and ending Ray Train costs far more than the training, so each run here
 import contextlib
 import importlib
 import json
+import logging
 import os
+import re
 import shutil
 import signal
 import threading
@@ -21,6 +23,7 @@ import pytest
 import torch
 
 from jobs import ingest, train
+from rum_core import progress
 from rum_core.data.histories import part_length
 from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
 from rum_core.settings import Settings, load
@@ -145,9 +148,17 @@ def test_a_killed_worker_goes_on_and_ends_with_the_same_bits(shop: Path, expecte
     assert not store.exists("training/" + record["model_id"].removesuffix("-all"))
 
 
-def test_two_workers_and_what_comes_after(shop: Path, expected: Models) -> None:
+def test_two_workers_and_what_comes_after(
+    shop: Path,
+    expected: Models,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.1)
+    caplog.set_level(logging.INFO, logger=progress.NAME)
     store, night = store_of(shop, "two"), ["--train.workers", "2"]
     assert train.main([*flags(shop, "two"), *night]) == 0
+    assert any(re.search(r"epoch \d+ of .* left in all", line) for line in caplog.messages)
     record = read_record(store, NIGHT, "train")
     assert record is not None
     for phase, key in (("train", "evaluated_model_id"), ("all", "model_id")):

@@ -1,0 +1,9 @@
+#!/bin/sh
+# Tell a Prefect server what there is to run: the pool, its limit, the deployments, the automation.
+# From the project's root, with PREFECT_API_URL and PREFECT_API_AUTH_STRING; again after an upgrade.
+set -eu
+prefect work-pool create rum --type process --overwrite
+prefect work-pool set-concurrency-limit rum 1 # one run at a time on the store
+prefect --no-prompt deploy --prefect-file infra/prefect.yaml --all
+prefect automation inspect "rum without a heartbeat" >/dev/null 2>&1 ||
+  prefect automation create --from-file infra/automations.yaml
