@@ -16,21 +16,18 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray.train
 import ray.train.torch
 import torch
 from safetensors.torch import load_file, save_file
 
 from jobs.runtime import ray_session, run_job
-from rum_core.data.cuts import UserCut
-from rum_core.data.histories import Histories
 from rum_core.data.snapshots import Snapshot, latest_snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError, one_line
 from rum_core.models.registry import MODELS
 from rum_core.progress import watching
-from rum_core.settings import Settings, config_of
-from rum_core.store.checkpoint import SavedModel, has_model, load_model, save_model
+from rum_core.settings import Settings
+from rum_core.store.checkpoint import has_model, load_model, save_model
 from rum_core.store.layout import (
     Store,
     StoreError,
@@ -39,17 +36,14 @@ from rum_core.store.layout import (
     run_date_of,
     write_record,
 )
-from rum_core.training.closed import fit_closed
-from rum_core.training.loop import PARTS, Progress, Resume, State, TrainError, fit
-from rum_core.training.past import Past
+from rum_core.training.loop import Progress, Resume, State, TrainError
+from rum_core.training.made import make, recipe_of
 from rum_core.training.remaining import come_so_far
 from rum_core.training.step import Worker
 
 log = logging.getLogger("rum")
 
 ABOUT = "Train the model when it is due."
-RECIPE_VERSION = 2  # of what a model is made by: another one makes another model of the same data
-NO_MATTER = {"train": {"workers", "device", "every_days"}}  # to the numbers
 FAILURES = 3  # of a worker, before the job gives up
 # An epoch's report waits until Ray Train looks for it, every 2 seconds if it is not told otherwise.
 POLL = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
@@ -63,7 +57,7 @@ def train(settings: Settings, store: Store) -> None:
     began, night = time.monotonic(), settings.night
     ingest = read_record(store, night, "ingest") or {}
     snapshot = load_snapshot(store, ingest.get("snapshot") or latest_snapshot(store, night))
-    recipe = _recipe(settings)
+    recipe = recipe_of(settings)
     record = None if settings.force else _not_due(store, night, recipe, settings.train.every_days)
     if record:
         log.info("model of %s is kept: the next is due later", record["trained_on"])
@@ -91,20 +85,11 @@ def train(settings: Settings, store: Store) -> None:
         else:
             for field in settings.model.unused():
                 log.warning("model.%s means nothing to %s: ignored", field, settings.model.name)
-            make = _run if MODELS[settings.model.name].gradients else _make
-            record |= {"trained": True, **make(settings, store, snapshot, name)}
+            run = _run if MODELS[settings.model.name].gradients else _make
+            record |= {"trained": True, **run(settings, store, snapshot, name)}
         store.remove(f"training/{name}")
     record["seconds"] = round(time.monotonic() - began, 3)
     write_record(store, night, "train", record)
-
-
-def _recipe(settings: Settings) -> str:
-    """What stands for all settings that a model depends on."""
-    chosen = settings.model_dump(mode="json", include={"train", "history"}, exclude=NO_MATTER)
-    chosen["model"] = settings.model.used()
-    chosen["exclude_seen"] = settings.recommend.exclude_seen  # what is a target
-    top_n = settings.recommend.top_n if settings.train.patience else None  # validation's N
-    return fingerprint([RECIPE_VERSION, chosen, top_n])
 
 
 def _not_due(store: Store, night: date, recipe: str, every_days: int) -> dict[str, Any] | None:
@@ -137,18 +122,15 @@ def _held_back(store: Store, day: date, record: dict[str, Any]) -> bool:
 def _make(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dict[str, Any]:
     """Both models in closed form, in this process; what the record says of them."""
     everyone = read_histories(store, snapshot.id)
-    enough = everyone.lengths >= settings.history.min_purchases
-    histories = everyone.take(np.flatnonzero(enough))
-    config = {"settings": settings, "name": name}
     progress, seconds, began = Progress(), {}, time.monotonic()
-    past = Past.where_split(everyone, snapshot.catalog, settings.history)
-    for progress, tensors in fit_closed(settings, histories, snapshot.catalog, past):
-        if progress.phase != "select":
-            save_model(store, _model(config, snapshot, everyone, enough, tensors, progress, past))
+    for made in make(settings, everyone, snapshot, name):
+        progress = made.progress
+        if made.model:
+            save_model(store, made.model)
         now = time.monotonic()
         seconds[progress.phase] = round(now - began, 3)
         began = now
-    return {**_metrics(progress), "seconds_per_phase": seconds}
+    return {**progress.metrics(), "seconds_per_phase": seconds}
 
 
 def _run(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dict[str, Any]:
@@ -242,75 +224,21 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     snapshot = load_snapshot(store, config["snapshot"])
     everyone = read_histories(store, snapshot.id)
-    enough = everyone.lengths >= settings.history.min_purchases
-    histories = everyone.take(np.flatnonzero(enough))
     resume, seconds = _load_checkpoint()
     progress = resume.progress if resume else Progress()
     try:
         began = time.monotonic()
-        past = Past.where_split(everyone, snapshot.catalog, settings.history)
-        for state in fit(settings, histories, snapshot.catalog, worker, resume, past):
-            progress = state.progress
-            if progress.finished and progress.phase != "select":
-                learned = past is not None and progress.phase == "train"
-                users = past.histories if learned else histories
-                tensors = state.tensors(len(users), worker)
-                if worker.rank == 0:
-                    model = _model(config, snapshot, everyone, enough, tensors, progress, past)
-                    save_model(store, model)
+        for made in make(settings, everyone, snapshot, config["name"], worker, resume):
+            progress = made.progress
+            if made.model and worker.rank == 0:
+                save_model(store, made.model)
             now = time.monotonic()
             seconds[progress.phase] = round(seconds.get(progress.phase, 0.0) + now - began, 3)
             began = now
-            _report(state, seconds, worker)
+            _report(made.state, seconds, worker)
     except TrainError as error:  # all workers alike, and trying again would not help
         return {"refused": str(error)}
-    return {**_metrics(progress), "seconds_per_phase": seconds}
-
-
-def _metrics(progress: Progress) -> dict[str, Any]:
-    validation = list(progress.validation)
-    return {"epochs": progress.epochs, "validation": validation, "loss": progress.loss}
-
-
-def _model(
-    config: dict[str, Any],
-    snapshot: Snapshot,
-    everyone: Histories,
-    enough: np.ndarray,
-    tensors: dict[str, np.ndarray],
-    progress: Progress,
-    past: Past | None,
-) -> SavedModel:
-    """The model of a finished phase. Its catalogue counts the purchases of its part alone."""
-    settings: Settings = config["settings"]
-    part = PARTS[progress.phase]
-    if past is not None and part != "all":
-        catalog, users = past.catalog, past.histories.user_ids
-    else:
-        stop = UserCut(settings.history.train_fraction).lengths(everyone, part)
-        if part != "all":  # an untrained customer's last purchase is a target of evaluation
-            stop = np.where(enough, stop, np.minimum(stop, everyone.lengths - 1))
-        bought = everyone.spans(np.zeros_like(stop), stop).items
-        catalog = snapshot.catalog.counting(bought)
-        users = everyone.user_ids.filter(enough)
-    values = settings.model_dump(mode="json", include={"train", "history"})
-    return SavedModel(
-        f"{config['name']}-{part}",
-        {
-            **config_of(settings),
-            **values["history"],
-            **(asdict(past.cut) if past else {}),
-            "part": part,
-            "snapshot": snapshot.id,
-            "run_date": settings.night.isoformat(),
-            "train": values["train"],
-            "epochs": progress.epochs,
-        },
-        tensors,
-        catalog,
-        users,
-        _metrics(progress),
-    )
+    return {**progress.metrics(), "seconds_per_phase": seconds}
 
 
 def _report(state: State, seconds: dict[str, float], worker: Worker) -> None:

@@ -137,3 +137,25 @@ TRIALS = pa.schema(
         ("seconds", pa.float64()),
     ]
 )
+
+
+BACKTESTS = pa.schema(
+    [
+        ("night", pa.string()),  # of the lists; null: all nights, a customer's mean first
+        ("every", pa.int32()),  # days between trainings; null where none is needed
+        ("against", pa.int32()),  # not null: the value is what it has over this interval, paired
+        ("trained_on", pa.string()),  # the night whose model made the lists; null over all nights
+        ("model", pa.string()),
+        ("dataset", pa.string()),
+        ("metric", pa.string()),
+        ("k", pa.int32()),
+        ("value", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("users", pa.int64()),
+        ("hits", pa.int64()),  # customers with a hit, on any night where it is of all
+        ("trainings", pa.int32()),  # of the night, or of all
+        ("train_seconds", pa.float64()),  # of these trainings
+        ("rank_seconds", pa.float64()),  # of the lists of the customers that count
+    ]
+)

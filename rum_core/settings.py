@@ -580,6 +580,32 @@ class Tune(Section):
     out: str = Field("tuned.toml", min_length=1, description="settings file that is written")
 
 
+class Backtest(Section):
+    """What jobs/backtest.py walks through again; a night does not look here."""
+
+    first: date | None = Field(
+        None,
+        description="the first past night; default: the range holds the longest of `every` twice",
+    )
+    last: date | None = Field(
+        None,
+        description="the last past night; default: evaluate.follow_days before the run date, the "
+        "last whose lists can be measured",
+    )
+    every: tuple[Annotated[int, Field(ge=1, le=3650)], ...] = Field(
+        (1, 7, 28),
+        min_length=1,
+        max_length=20,
+        description="intervals between trainings that are compared, in days; all begin with a "
+        "training on the first night",
+    )
+
+    @field_validator("every")
+    @classmethod
+    def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(value)))
+
+
 class Settings(Section):
     """All settings of a night."""
 
@@ -599,6 +625,7 @@ class Settings(Section):
     keep: Keep = Keep()
     gate: Gate = Gate()
     tune: Tune = Tune()
+    backtest: Backtest = Backtest()
 
     @model_validator(mode="after")
     def _times_to_cut_at(self) -> "Settings":
@@ -672,7 +699,9 @@ def to_toml(settings: Settings) -> str:
     The run date and what belongs to one run alone are left out.
     """
     changed = settings.model_dump(
-        mode="json", exclude_defaults=True, exclude={"run_date", "force", "tune", "model", "train"}
+        mode="json",
+        exclude_defaults=True,
+        exclude={"run_date", "force", "tune", "backtest", "model", "train"},
     )
     gradients = MODELS[settings.model.name].gradients
     train = settings.train.model_dump(mode="json", exclude_defaults=not gradients)

@@ -15,7 +15,7 @@ import torch
 from ray import cloudpickle
 
 from flows.release import release
-from jobs import evaluate, ingest, recommend, train
+from jobs import backtest, evaluate, ingest, recommend, train
 from rum_core.data.snapshots import Snapshot, load_snapshot
 from rum_core.settings import Settings
 from rum_core.store.layout import Store
@@ -79,12 +79,13 @@ def without_ray() -> Iterator[None]:
         get_world_rank=lambda: 0, get_world_size=lambda: 1, get_local_world_size=lambda: 1
     )
     with pytest.MonkeyPatch.context() as patch:
-        for module in (ingest, evaluate, recommend):
+        for module in (backtest, ingest, evaluate, recommend):
             patch.setattr(module, "ray_session", nullcontext)
         for module in (evaluate, recommend):
             patch.setattr(module, "over_users", over_users)
-        for module in (ingest, recommend):
+        for module in (backtest, ingest, recommend):
             patch.setattr(module, "over_work", over_work)
+        for module in (ingest, recommend):
             patch.setattr(module, "ray", SimpleNamespace(put=lambda x: x, get=lambda x: x))
         patch.setattr(train, "_run", run_training)
         patch.setattr(train, "_report", lambda *_: None)

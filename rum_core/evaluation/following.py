@@ -6,6 +6,7 @@ MostPopular knows what was bought up to the end of the list's own night, no more
 from datetime import date, timedelta
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,7 +14,7 @@ from rum_core import schema
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.evaluation.measure import Row, intervals
-from rum_core.evaluation.metrics import hit_places, per_user
+from rum_core.evaluation.metrics import METRICS, Floats, hit_places, per_user
 from rum_core.evaluation.protocols import FOLLOWING, bought_between, end_of, followed
 from rum_core.ranking.ranking import POPULAR, rank
 from rum_core.store.checkpoint import SavedModel
@@ -37,7 +38,26 @@ def following_rows(
     `histories` and `catalog` are of a snapshot of `until` or later. Customers count who had a list
     and then bought an item that it could have held. No row if there is none.
     """
-    n = int(pc.max(lists[schema.RANK]).as_py() or 0)
+    _, values = following_values(
+        histories, catalog, lists, listed=listed, until=until, exclude_seen=exclude_seen
+    )
+    found = intervals(values, resamples=resamples, seed=seed)
+    plain = {"protocol": FOLLOWING, "segment": f"list {listed.isoformat()}", "k": longest(lists)}
+    return [{**plain, "model": name, **row} for name, rows in found.items() for row in rows]
+
+
+def following_values(
+    histories: Histories,
+    catalog: Catalog,
+    lists: pa.Table,
+    *,
+    listed: date,
+    until: date,
+    exclude_seen: bool,
+) -> tuple[npt.NDArray[np.int64], dict[str, Floats]]:
+    """The customers that `following_rows` counts (U,), rows of `histories`, and METRICS (U, 6) of
+    their lists and of MostPopular's."""
+    n = longest(lists)
     owner = pc.index_in(
         lists[schema.USER_ID].cast(histories.user_ids.type), value_set=histories.user_ids
     )
@@ -49,7 +69,8 @@ def following_rows(
     before, targets = followed(histories.take(users), listed, until, exclude_seen=exclude_seen)
     counting = np.flatnonzero(targets.lengths > 0)
     if len(counting) == 0:
-        return []
+        nobody = np.zeros((0, len(METRICS)))
+        return counting, {PUBLISHED: nobody, POPULAR: nobody}
     users, before, targets = users[counting], before.take(counting), targets.take(counting)
     row = np.full(len(histories) + 1, -1, dtype=np.int64)  # one more, for owner -1
     row[users] = np.arange(len(users))
@@ -61,10 +82,12 @@ def following_rows(
     known = Catalog(catalog.ids, counts.astype(np.int64), catalog.hashes)
     model = SavedModel(POPULAR, {"model": POPULAR}, {}, known, histories.user_ids.slice(0, 0), {})
     popular = rank(model, before, top_n=n, exclude_seen=exclude_seen).items
-    values = {
+    return users, {
         name: per_user(hit_places(items, targets), targets.lengths)
         for name, items in ((PUBLISHED, published), (POPULAR, popular))
     }
-    found = intervals(values, resamples=resamples, seed=seed)
-    plain = {"protocol": FOLLOWING, "segment": f"list {listed.isoformat()}", "k": n}
-    return [{**plain, "model": name, **row} for name, rows in found.items() for row in rows]
+
+
+def longest(lists: pa.Table) -> int:
+    """N, the places of the longest list."""
+    return int(pc.max(lists[schema.RANK]).as_py() or 0)

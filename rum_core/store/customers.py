@@ -20,7 +20,7 @@ NOT_CUSTOMERS = frozenset(
     (
         *(schema.ITEM_ID, schema.INVOICE, schema.FILE, schema.KIND, schema.REASON),
         *(schema.SOURCE, schema.MODEL_ID, schema.RUN_DATE),
-        *(field.name for field in (*schema.EVALUATIONS, *schema.TRIALS)),
+        *(field.name for field in (*schema.EVALUATIONS, *schema.TRIALS, *schema.BACKTESTS)),
     )
 )
 

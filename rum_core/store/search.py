@@ -85,4 +85,5 @@ LOOK: dict[str, Callable[[Store, str, Customers], bool]] = {
     "safetensors": _tensors,
     "json": _json,
     "html": in_page,
+    "png": lambda *_: False,  # a plot of figures over all customers
 }

@@ -3,8 +3,8 @@
 A JSON object holds its own checksum. Every other file that counts is named, with its sha256, by
 one of them: parts of the log by the ledger, histories and catalogues by their snapshot, a model's
 files by its config, lists by their manifest, evaluations and reports by the night's records; parts
-of the memory are named by their own, trials of a search by the object beside each. Withdrawn nights
-are a store within the store.
+of the memory are named by their own, trials of a search and backtests by the object beside each.
+Withdrawn nights are a store within the store.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from typing import Any
 
 from rum_core.data.ledger import LEDGER
 from rum_core.data.snapshots import MANIFESTS, catalog_path, folder
+from rum_core.store.backtests import BACKTESTS
 from rum_core.store.checkpoint import FILES, model_dir
 from rum_core.store.checksum import sha256
 from rum_core.store.layout import STAGING, Store, StoreError, with_checksum
@@ -124,7 +125,7 @@ def _names(path: str, value: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from ((f"{beside}/{name}", wanted) for name, wanted in value[FILES].items())
     elif path.endswith(f"/{MANIFEST}"):
         yield from ((f"{beside}/{entry['name']}", entry["sha256"]) for entry in value["files"])
-    elif path.startswith(("nights/", f"{TRIALS}/")):
+    elif path.startswith(("nights/", f"{TRIALS}/", f"{BACKTESTS}/")):
         yield from value.get("sha256", {}).items()
 
 

@@ -7,7 +7,7 @@ evaluated model on the training part for that many; "all" the served one on all 
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -51,6 +51,10 @@ class Progress:
     validation: tuple[float, ...] = ()  # NDCG after each epoch of "select"
     loss: float = 0.0  # a purchase, mean over the last epoch
     weight: float = USUAL  # of counted transitions, as it validated best; where the model counts
+
+    def metrics(self) -> dict[str, Any]:
+        """What a stored model says of its training."""
+        return {"epochs": self.epochs, "validation": list(self.validation), "loss": self.loss}
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,19 @@ class Past:
     def of(cls, everyone: Histories, catalog: Catalog, settings: History) -> "Past":
         """The past of a whole log, cut at the share of its purchases that the settings name."""
         cut = TimeCut.of(everyone.times, settings.train_fraction)
-        before = cut.part(everyone, "train")
-        counts = np.bincount(before.items, minlength=len(catalog)).astype(np.int64)
-        bought = counts > 0
-        known = Catalog(catalog.ids.filter(bought), counts[bought], catalog.hashes[bought])
-        index = np.where(bought, np.cumsum(bought) - 1, -1).astype(np.int32)
+        before, known = as_of(everyone, catalog, cut.train_until)
         enough = np.flatnonzero(before.lengths >= settings.min_purchases)
-        return cls(cut, before.take(enough).remap(index), known)
+        return cls(cut, before.take(enough), known)
+
+
+def as_of(everyone: Histories, catalog: Catalog, until: int) -> tuple[Histories, Catalog]:
+    """The customers, purchases and items of a log before a moment (microseconds since 1970, UTC).
+
+    Indices are those of the catalogue returned, which counts these purchases alone.
+    """
+    before = TimeCut(until, until).part(everyone, "train")
+    counts = np.bincount(before.items, minlength=len(catalog)).astype(np.int64)
+    bought = counts > 0
+    known = Catalog(catalog.ids.filter(bought), counts[bought], catalog.hashes[bought])
+    index = np.where(bought, np.cumsum(bought) - 1, -1).astype(np.int32)
+    return before.take(np.flatnonzero(before.lengths)).remap(index), known

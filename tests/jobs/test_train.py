@@ -30,6 +30,7 @@ from rum_core.settings import Settings, load
 from rum_core.store.checkpoint import load_model
 from rum_core.store.layout import Store, read_record
 from rum_core.training.loop import PARTS, Progress, fit
+from rum_core.training.made import recipe_of
 from rum_core.training.step import Worker
 
 NIGHT = date(2023, 12, 1)
@@ -237,12 +238,12 @@ def test_without_histories_it_says_what_to_run(
 
 def test_workers_and_device_do_not_make_another_model(shop: Path) -> None:
     plain = flags(shop, "store")
-    recipe = train._recipe(load(plain))
+    recipe = recipe_of(load(plain))
     for same in (["--train.workers", "4"], ["--train.every-days", "1"], ["--train.device", "cpu"]):
-        assert train._recipe(load([*plain, *same])) == recipe
+        assert recipe_of(load([*plain, *same])) == recipe
     for other in (
         ["--train.seed", "1"],
         ["--model.slots", "3"],
         ["--history.train-fraction", "0.8"],
     ):
-        assert train._recipe(load([*plain, *other])) != recipe
+        assert recipe_of(load([*plain, *other])) != recipe
