@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: nightly test check chaos audit paper clean
+.PHONY: nightly test check docs chaos audit paper clean
 
 nightly: $(READY)  ## a whole night on the simulated shop
 	@$(BIN)/python -m rum_core.data.simulated --out build/shop
@@ -19,6 +19,9 @@ check: $(READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+docs: $(READY)     ## docs/settings.md, from the settings tree
+	@$(BIN)/python -m rum_core.docs
 
 chaos: $(READY)    ## kills at random moments of a night, on one node, on two, and of the scheduler: an hour
 	@$(BIN)/python -m tests.chaos.kill --out tests/benchmarks/results/chaos.md $(ARGS)
