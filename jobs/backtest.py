@@ -5,9 +5,7 @@ work whose figures wait in the store until all are done, so a backtest that was 
 there when it is started again.
 """
 
-import json
 import logging
-from dataclasses import asdict
 from datetime import date
 from importlib.metadata import version
 from typing import Any
@@ -67,7 +65,9 @@ def _about(settings: Settings, walk: Walk, snapshot: Snapshot) -> dict[str, Any]
     """What the figures depend on."""
     chosen = settings.recommend
     return {
-        **json.loads(json.dumps(asdict(walk), default=str)),
+        "first": walk.first.isoformat(),
+        "last": walk.last.isoformat(),
+        "every": list(walk.every),
         "snapshot": snapshot.id,
         "dataset": settings.dataset,
         "recipe": recipe_of(settings),

@@ -19,7 +19,15 @@ READ_BY = {
     "jobs/evaluate.py": ("source", "recommend", "evaluate"),
     "jobs/recommend.py": ("recommend",),
     "jobs/tune.py": ("history", "model", "train", "recommend", "tune"),
-    "jobs/backtest.py": ("history", "model", "train", "recommend", "evaluate", "backtest"),
+    "jobs/backtest.py": (
+        "source",
+        "history",
+        "model",
+        "train",
+        "recommend",
+        "evaluate",
+        "backtest",
+    ),
     "flows/nightly.py": ("source", "evaluate", "keep", "gate"),
 }
 HEAD = f"""# Settings

@@ -13,7 +13,9 @@ from rum_core.data.simulated import simulate, write_days
 from rum_core.evaluation.report import evaluations_path
 from rum_core.settings import Settings, from_dict
 from rum_core.store.checksum import sha256
+from rum_core.store.customers import Customers
 from rum_core.store.layout import Store
+from rum_core.store.search import search
 from rum_core.store.verify import verify
 from tests.nights import whole_night
 
@@ -136,6 +138,9 @@ def test_it_goes_on_where_it_was_cut_off_and_leaves_the_shop_alone(
     backtest.backtest(settings.model_copy(update={"force": True}), store)
     assert without_seconds(rows_of(settings)) == without_seconds(resumed)
     assert verify(store).whole
+    assert not any(
+        "backtests/" in path for path in search(store, Customers.of(store, ["ndcg", "7"]))[1]
+    )
     after = {path: sha256(store, path) for path in store.files("")}
     assert {k: v for k, v in after.items() if not k.startswith("backtests/")} == before
     said = capsys.readouterr().out
