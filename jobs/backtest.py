@@ -28,8 +28,8 @@ log = logging.getLogger("rum")
 
 ABOUT = """Walk the past nights from --backtest.first to --backtest.last on the newest snapshot up
 to the run date: train at each interval of --backtest.every, make every night's lists from what was
-bought by then, and measure them on the days that followed. The figures go to backtests/ of the
-store, a table and a plot. Killed and started again it goes on."""
+bought by then, and measure them on the days that followed. Tonight's candidates and rules are left
+out. Table and plot go to backtests/ of the store. Killed and started again it goes on."""
 VERSION = 1  # of how nights are walked: another one makes another backtest
 
 
@@ -38,8 +38,6 @@ def backtest(settings: Settings, store: Store) -> None:
     walk = Walk.of(settings)
     for field in settings.model.unused():
         log.warning("model.%s means nothing to %s: ignored", field, settings.model.name)
-    if settings.recommend.candidates:
-        log.warning("recommend.candidates are tonight's: every item of the past may be in a list")
     snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
     name = backtest_id(settings, walk, snapshot)
     table = None if settings.force else read_backtest(store, name)

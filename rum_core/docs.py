@@ -17,7 +17,7 @@ READ_BY = {
     "jobs/ingest.py": ("source", "history"),
     "jobs/train.py": ("history", "model", "train", "recommend"),
     "jobs/evaluate.py": ("source", "recommend", "evaluate"),
-    "jobs/recommend.py": ("recommend",),
+    "jobs/recommend.py": ("source", "recommend", "rules"),
     "jobs/tune.py": ("history", "model", "train", "recommend", "tune"),
     "jobs/backtest.py": (
         "source",
@@ -87,6 +87,8 @@ def _takes(about: dict[str, Any]) -> str:
         return " or ".join(_takes(each) for each in about["anyOf"] if each["type"] != "null")
     if "enum" in about:
         return ", ".join(f"`{value}`" for value in about["enum"])
+    if about["type"] == "object":
+        return f"table of names = {_takes(about['additionalProperties'])}"
     if about["type"] == "array":
         return f"list of {_takes(about['items'])}"
     kinds = {"string": "text", "integer": "whole number", "number": "number"}
