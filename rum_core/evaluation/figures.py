@@ -14,8 +14,9 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch
 
 WIDTH = 4.7  # inches; the page scales it to its own width
 # stand-ins that matplotlib draws with, and what the page's style sheet puts in their place
@@ -128,9 +129,13 @@ def strips(
         height = 1.1 + 0.24 * len(rows) + 0.055 * longest * (longest > UPRIGHT)
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
-        for n, strip in enumerate(weights):
-            for k, weight in enumerate(strip):
-                axes.add_patch(_shade((k - 0.5, n - 0.4), 1.0, 0.8, float(weight)))
+        n, k = np.indices(weights.shape).reshape(2, -1)
+        edges = np.array([[-0.5, -0.4], [0.5, -0.4], [0.5, 0.4], [-0.5, 0.4]])
+        boxes = np.stack([k, n], axis=1)[:, None, :] + edges  # (cells, 4, 2)
+        colors = [_shade(float(weight)) for weight in weights.flat]
+        axes.add_collection(
+            PolyCollection(boxes, facecolors=colors, edgecolors=_GRID, linewidths=0.4)
+        )
         axes.set_xlim(-0.5, len(columns) - 0.5)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), rows)
@@ -138,7 +143,7 @@ def strips(
         axes.set_xticks(range(len(columns)), columns, rotation=turned, fontsize=7.5)
         axes.set_xlabel(x_label)
         axes.grid(visible=False)
-        scale = [_shade((0, 0), 1, 1, share) for share in SCALE]
+        scale = [Patch(facecolor=_shade(share), edgecolor=_GRID, linewidth=0.4) for share in SCALE]
         labels = [f"{100 * share:.0f} %" for share in SCALE]
         figure.legend(scale, labels, loc="outside upper left", ncols=len(scale))
         most = [columns[k] for k in weights.argmax(axis=1)]
@@ -149,10 +154,9 @@ def strips(
         return _svg(figure, name, title, f"{said}. A table below it has the numbers.")
 
 
-def _shade(corner: tuple[float, float], width: float, height: float, weight: float) -> Rectangle:
-    """A weight as a box: its opacity, so the page's own colours shine through."""
-    face = (_SERIES[0], min(1.0, max(0.0, weight)))
-    return Rectangle(corner, width, height, facecolor=face, edgecolor=_GRID, linewidth=0.4)
+def _shade(weight: float) -> tuple[str, float]:
+    """A weight as the opacity of a colour, so that the page's own shines through."""
+    return _SERIES[0], min(1.0, max(0.0, weight))
 
 
 def _short(text: str, most: int = 16) -> str:

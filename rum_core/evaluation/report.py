@@ -32,7 +32,7 @@ from rum_core.store.layout import Store, night_dir, read_record, run_date_of, wr
 log = logging.getLogger(__name__)
 
 STEPS = ("ingest", "train", "evaluate", "recommend", "gate", "publish")
-SAMPLES = 10
+SAMPLES = 6
 LONG = 12  # rows; longer tables are folded
 
 
