@@ -23,11 +23,11 @@ def shop(
 ) -> Nights:
     """Two nights of one model."""
     shop = Nights(tmp_path_factory.mktemp(request.param), request.param)
-    shop.night(NIGHTS[0], "first")
+    shop.night(NIGHTS[0], "first", report=False)
     shop.buy(NIGHTS[1])
     with shop.log(NIGHTS[1]).open("a") as log:
         log.write(f"{LATE},brand new,1795089600,1\n")
-    shop.night(NIGHTS[1], buy=False)
+    shop.night(NIGHTS[1], buy=False, report=False)
     return shop
 
 
