@@ -31,8 +31,8 @@ def summary(customer: Customer) -> list[str]:
         said.append(f"The memory holds {features} latent features; each purchase wrote to all.")
     if explanation is not None and explanation.counted is not None:
         said.append(
-            "Scores join what is counted, purchases that followed one another, and what is "
-            "learned: own taste, memory and the item itself."
+            "A score is the sum of what is learned (own taste, memory and the item itself) and of "
+            "what is counted, purchases that followed one another."
         )
     if explanation is not None and customer.note:
         said.append(customer.note)
@@ -105,9 +105,8 @@ def _parts(explanation: Explanation | None) -> Iterator[tuple[str, list[str]]]:
         yield "memory", [f"{v:+.3f}" for v in explanation.carried.sum(axis=1)]
         yield "the item itself", [f"{v:+.3f}" for v in explanation.bias]
     if explanation.counted is not None:
-        learned = explanation.learned_share
-        yield "share that is counted", [percent(1 - v, 0) for v in learned]
-        yield "share that is learned", [percent(v, 0) for v in learned]
+        yield "counted", [f"{v:+.3f}" for v in explanation.counted.sum(axis=1)]
+        yield "share that is counted", [percent(float(v), 0) for v in explanation.share]
 
 
 def _without_table(customer: Customer) -> Table:
@@ -168,8 +167,8 @@ def _weights(explanation: Explanation, slot: int | None) -> list[str]:
     weights = [percent(float(v), 0) for v in explanation.weights[:, slot]]
     if explanation.counted is None:
         return weights
-    counted = explanation.counted[:, slot]
-    learned = explanation.weights[:, slot] - counted
+    counted = explanation.counted_weights[:, slot]
+    learned = explanation.learned_weights[:, slot]
     return [
         f"{weight}\n{100 * c:.0f} counted, {100 * z:.0f} learned"
         for weight, c, z in zip(weights, counted, learned, strict=True)

@@ -1,9 +1,9 @@
 """Why RUM gives a customer an item: what each slot of the memory carries into the item's score.
 
-y = p* . q_i + alpha sum_k z_ik m_k . q_i + b_i (eq 1-4); with counted transitions the score is
-log(g s + e^(h + y)), and l = g s / e^score the share of what was counted. In float64, for one
-customer and the items of one list; the scores themselves are made by `ranking.py`. N items, S slots
-(the feature level: K features), D dimensions.
+y = p* . q_i + alpha sum_k z_ik m_k . q_i + b_i (eq 1-4); counted transitions add
+v = w log(1 + c s), and l = v / (v + |y|) is their share. In float64, for one customer and the items
+of one list; the scores themselves are made by `ranking.py`. N items, S slots (the feature level: K
+features), D dimensions.
 """
 
 from dataclasses import dataclass, replace
@@ -26,20 +26,26 @@ class Explanation:
     own: np.ndarray  # (N,) p* . q_i
     bias: np.ndarray  # (N,) b_i
     carried: np.ndarray | None  # (N, S) alpha z_ik m_k . q_i; None: MERGE or PREDICT adds no parts
-    counted: np.ndarray | None  # (N, S) l by slot; None: the model counts no transitions
+    counted: np.ndarray | None  # (N, S) v by slot; None: the model counts no transitions
+    share: np.ndarray  # (N,) l
 
     @property
-    def learned_share(self) -> np.ndarray:
-        """1 - l (N,)."""
+    def learned_weights(self) -> np.ndarray:
+        """(1 - l) z (N, S)."""
+        return np.asarray((1 - self.share)[:, None] * self.attention)
+
+    @property
+    def counted_weights(self) -> np.ndarray:
+        """A slot's part of l (N, S)."""
         if self.counted is None:
-            return np.ones(len(self.own))
-        return np.asarray(1 - self.counted.sum(axis=1))
+            return np.zeros_like(self.attention)
+        v = self.counted.sum(axis=1, keepdims=True)
+        return np.asarray(self.share[:, None] * self.counted / np.where(v > 0, v, 1))
 
     @property
     def weights(self) -> np.ndarray:
-        """What a slot weighs (N, S): (1 - l) z and its part of l; a row sums to 1."""
-        counted = 0.0 if self.counted is None else self.counted
-        return np.asarray(self.learned_share[:, None] * self.attention + counted)
+        """What a slot weighs (N, S), learned and counted; a row sums to 1."""
+        return np.asarray(self.learned_weights + self.counted_weights)
 
 
 def explain(
@@ -60,8 +66,11 @@ def explain(
     plain = config.get("merge", "add") == "add" and config.get("predict", "inner") == "inner"
     bias = t["item_bias"][items].astype(np.float64) if "item_bias" in t else np.zeros(len(items))
     carried = config["alpha"] * z * (q @ M.T) if plain else None
-    counted = _counted(model, slots, items, scores) if config.get("transitions") else None
-    return Explanation(slots, z, q @ p, bias, carried, counted)
+    counted = _counted(model, slots, items) if config.get("transitions") else None
+    v = np.zeros(len(items)) if counted is None else counted.sum(axis=1)
+    size = v + np.abs(scores.astype(np.float64) - v)
+    share = v / np.where(size > 0, size, 1)
+    return Explanation(slots, z, q @ p, bias, carried, counted, share)
 
 
 def nearest(model: SavedModel, features: np.ndarray, most: int) -> np.ndarray:
@@ -92,10 +101,8 @@ def _feature_memory(model: SavedModel, history: np.ndarray) -> np.ndarray:
     return np.asarray(replay(writes, start, known)[0])
 
 
-def _counted(
-    model: SavedModel, slots: np.ndarray, items: np.ndarray, scores: np.ndarray
-) -> np.ndarray:
-    """l by slot (N, S): g decay^age c_ki / e^score."""
+def _counted(model: SavedModel, slots: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """v (N, S), parted among the slots as the sum s that it is made from."""
     t = {name: model.tensors[f"transitions.{name}"] for name in ("indptr", "indices", "weights")}
     s = np.zeros((len(items), len(slots)))
     weight = 1.0
@@ -104,6 +111,6 @@ def _counted(
         spoken_for = items[:, None] == t["indices"][at]  # (N, neighbours)
         s[:, k] = weight * (spoken_for @ t["weights"][at].astype(np.float64))
         weight *= float(model.config["decay"])
-    counted = s * np.exp(float(model.tensors["mixture"][0]) - scores.astype(np.float64))[:, None]
-    total = counted.sum(axis=1, keepdims=True)
-    return np.asarray(counted / np.maximum(total, 1))  # a score is rounded: l is 1 at most
+    total = s.sum(axis=1, keepdims=True)
+    w, c = model.tensors["mixture"].astype(np.float64)
+    return np.asarray(w * np.log1p(c * total) * s / np.where(total > 0, total, 1))
