@@ -5,8 +5,9 @@ model, so that a list which the model alone does not account for is seen to be o
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from typing import Any
@@ -21,20 +22,25 @@ from rum_core.data.candidates import read_candidates
 from rum_core.data.catalog import tie_hash
 from rum_core.data.grouping import bucket_of
 from rum_core.data.histories import Histories
+from rum_core.data.items import read_titles
+from rum_core.data.sheets import SheetError
 from rum_core.data.snapshots import bucket_number, load_manifest, load_snapshot
 from rum_core.errors import RumError
 from rum_core.ranking.explanation import Explanation, explain, nearest, without_memory
 from rum_core.ranking.ranking import Ranker, candidate_items
+from rum_core.ranking.rules import HOLDOUT, Rules, read_rules
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import load_model
 from rum_core.store.layout import Store, StoreError
 from rum_core.store.publish import FILE, night_path, parts_of
 
+log = logging.getLogger(__name__)
+
 NEAREST = 5  # items shown of a latent feature
 FEATURES = 5  # latent features shown, those that carried most
 OTHER_ITEMS = (
-    "The items that may be recommended are others now than on that night, so the list without the "
-    "memory cannot be made."
+    "The items that may be recommended, or the shop's rules, are others now than on that night, so "
+    "the list without the memory cannot be made."
 )
 
 Row = dict[str, Any]
@@ -54,17 +60,21 @@ class Feature:
 
 @dataclass(frozen=True)
 class Customer:
-    """A customer, the N items of his list and why each is on it."""
+    """A customer, the N items of his list and why each is on it.
+
+    The model's own places are the first ones; a shop's rules may have filled up the rest.
+    """
 
     user_id: Any
     bought: list[tuple[Any, int]]  # item and time, oldest first
     known: np.ndarray  # (L,) bool, whether the model knows the item of a purchase
     listed: list[Row]  # of schema.recommendations, in order of rank
-    scores: np.ndarray  # (N,) float32, made once more
+    scores: np.ndarray  # float32 of these places, made once more; none of a held-out customer
     explanation: Explanation | None  # of the places that RUM itself filled, the first ones
     features: list[Feature]
     without: list[tuple[Any, float]]  # what he would have got without the memory, and its scores
     note: str  # why that cannot be said
+    titles: dict[Any, str]  # of items that have one
 
     @property
     def source(self) -> str:
@@ -73,9 +83,9 @@ class Customer:
 
     @property
     def accounted(self) -> bool:
-        """Whether the model alone gives these items these scores."""
-        listed = np.array([row[schema.SCORE] for row in self.listed], dtype=np.float32)
-        return bool(np.array_equal(listed, self.scores))
+        """Whether the model gives these items these scores."""
+        listed = [row[schema.SCORE] for row in self.listed[: len(self.scores)]]
+        return bool(np.array_equal(np.array(listed, dtype=np.float32), self.scores))
 
 
 class Explorer:
@@ -89,24 +99,29 @@ class Explorer:
             raise StoreError("there is no record of what the lists were made from")
         self.store, self.lists = store, lists
         self.asked = {name: made["key"][name] for name in ("top_n", "exclude_seen")}
-        self.model = load_model(store, made["model_id"])
+        model = load_model(store, made["model_id"])
         manifest = load_manifest(store, made["snapshot"])
         if manifest is None:
             raise StoreError(f"the histories {made['snapshot']} of that night are no longer there")
         self.manifest = manifest
         self.catalog = load_snapshot(store, manifest.id).catalog
+        self.rules = read_rules(settings, model.catalog, model.users.type)
+        self.model = replace(model, boost=self.rules.boost)
         self.table = self.model.catalog.index_of(self.catalog.ids)
         file = settings.recommend.candidates
         self.candidates = read_candidates(file, self.model.catalog) if file else None
-        able = candidate_items(self.model, self.candidates, self.asked["top_n"])
-        self.same = hashlib.sha256(able.tobytes()).hexdigest() == made["key"]["candidates"]
-        self.ranker = Ranker(self.model)
+        able = candidate_items(self.model, self.candidates, self.asked["top_n"], self.rules)
+        wanted = {"candidates": hashlib.sha256(able.tobytes()).hexdigest(), **self.rules.key()}
+        self.same = all(made["key"].get(name) == value for name, value in wanted.items())
+        boost_alone = replace(Rules.none(len(model.catalog)), boost=self.rules.boost)
+        self.ranker = Ranker(self.model, boost_alone)
+        self.titles = titles_of(settings, self.catalog.ids)
 
     @cached_property
     def plain(self) -> Ranker | None:
         """The same model without its memory."""
         model = without_memory(self.model)
-        return None if model is None else Ranker(model)
+        return None if model is None else Ranker(model, self.rules)
 
     def customer(self, user_id: pa.Scalar) -> Customer:
         """A customer by his id, of the store's type; CustomerError where he has no list."""
@@ -118,13 +133,14 @@ class Explorer:
                 "items are left that he has not bought"
             )
         known = history.remap(self.table)
-        items = self.model.catalog.index_of([row[schema.ITEM_ID] for row in listed])
+        source = listed[0][schema.SOURCE]
+        own = [row[schema.ITEM_ID] for row in listed if row[schema.SOURCE] == source]
+        items = self.model.catalog.index_of(own[: 0 if source == HOLDOUT else None])
         scores = self._scores(known, items)
         explanation, features, without = None, np.zeros(0, np.int64), []
-        own = sum(row[schema.SOURCE] == "rum" for row in listed)
-        if own:
+        if source == "rum":
             purchases, row = known.known()[0], int(self.ranker.rows(known)[0])
-            explanation = explain(self.model, row, purchases, items[:own], scores[:own])
+            explanation = explain(self.model, row, purchases, items, scores)
             features = _carrying(explanation)
             without = self._without(known) if self.same else []
         ids = self.catalog.ids.take(pa.array(history[0])).to_pylist()
@@ -138,6 +154,7 @@ class Explorer:
             self._features(features),
             without,
             "" if self.same else OTHER_ITEMS,
+            self.titles,
         )
 
     def _history(self, user_id: pa.Scalar) -> Histories:
@@ -157,6 +174,8 @@ class Explorer:
 
     def _scores(self, known: Histories, items: np.ndarray) -> np.ndarray:
         """The scores (N,) of items, made as those of a whole catalogue are."""
+        if not len(items):
+            return np.zeros(0, np.float32)
         if (items < 0).any():
             raise StoreError(f"lists of {self.model.model_id} hold items that it does not know")
         able = np.zeros(len(self.model.catalog), dtype=bool)
@@ -169,8 +188,9 @@ class Explorer:
         if self.plain is None:
             return []
         ranking = self.plain.rank(known, candidates=self.candidates, **self.asked)
-        ids = self.model.catalog.ids.take(pa.array(ranking.items[0])).to_pylist()
-        return list(zip(ids, ranking.scores[0].tolist(), strict=True))
+        there = ranking.items[0] >= 0
+        ids = self.model.catalog.ids.take(pa.array(ranking.items[0][there])).to_pylist()
+        return list(zip(ids, ranking.scores[0][there].tolist(), strict=True))
 
     def _features(self, numbers: np.ndarray) -> list[Feature]:
         if not len(numbers):
@@ -191,6 +211,15 @@ def lists_of(store: Store, night: date, staged: str = "") -> ds.Dataset | None:
         return ds.dataset(
             [store.full(file)], format="parquet", filesystem=store.fs, partitioning=None
         )
+
+
+def titles_of(settings: Settings, ids: pa.Array) -> dict[Any, str]:
+    """Titles of items; none where they cannot be read."""
+    try:
+        return dict(read_titles(settings.source.items, ids))
+    except SheetError as error:
+        log.warning("no titles are shown: %s", error)
+        return {}
 
 
 def rows_of(lists: ds.Dataset, user_id: pa.Scalar) -> list[Row]:

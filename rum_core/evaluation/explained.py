@@ -1,7 +1,8 @@
 """A customer's list explained, as tables and a plot: for the report and for jobs/explain.py."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from rum_core.evaluation.figures import strips
 from rum_core.evaluation.tables import Row, Table, item_name, percent, show
 from rum_core.ranking.explanation import Explanation
 from rum_core.ranking.ranking import POPULAR
+from rum_core.ranking.rules import HOLDOUT
 
 PURCHASES = 50  # of a history that are shown, the newest
 
@@ -20,7 +22,9 @@ def summary(customer: Customer) -> list[str]:
     count, known = len(customer.bought), int(customer.known.sum())
     said = [f"{count:,} purchases, the model knows the items of {known:,}."]
     explanation = customer.explanation
-    if customer.source == POPULAR:
+    if customer.source == HOLDOUT:
+        said.append("Popular items: this customer is held out (rules.holdout).")
+    elif customer.source == POPULAR:
         said.append("Popular items: the model knows nothing of what this customer bought.")
     elif explanation is None:
         said.append(f"The list is of {show(customer.source)}, which has no memory to look into.")
@@ -38,15 +42,15 @@ def summary(customer: Customer) -> list[str]:
         said.append(customer.note)
     if not customer.accounted:
         said.append(
-            "The model alone gives these items other scores: the shop's rules, or another version "
-            "of this program, had a hand in the list."
+            "The model gives these items other scores now: the shop's boosts, or the version of "
+            "this program, are others than on that night."
         )
     return said
 
 
 def tables(customer: Customer, *, dated: bool) -> Iterator[Table]:
     """The list and its reasons first. `dated`: times are times, not an order."""
-    yield list_table(customer.listed, customer.explanation)
+    yield list_table(customer.listed, customer.titles, customer.explanation)
     if customer.without:
         yield _without_table(customer)
     if customer.features and customer.explanation:
@@ -60,10 +64,12 @@ def strip_plot(customer: Customer, name: str) -> str | None:
     if explanation is None:
         return None
     own = customer.listed[: len(explanation.own)]
-    listed = [f"{row[schema.RANK]}  {item_name(row[schema.ITEM_ID])}" for row in own]
+    listed = [
+        f"{row[schema.RANK]}  {item_name(row[schema.ITEM_ID], customer.titles)}" for row in own
+    ]
     if len(explanation.slots):
         known = np.flatnonzero(customer.known)[-len(explanation.slots) :]
-        columns = [item_name(customer.bought[n][0]) for n in known]
+        columns = [item_name(customer.bought[n][0], customer.titles) for n in known]
         label = "purchases in the memory, the newest on the right"
     else:
         columns = [str(k + 1) for k in range(explanation.attention.shape[1])]
@@ -72,16 +78,18 @@ def strip_plot(customer: Customer, name: str) -> str | None:
     return strips(name, title, label, listed, columns, explanation.weights)
 
 
-def list_table(listed: list[Row], explanation: Explanation | None = None) -> Table:
+def list_table(
+    listed: list[Row], titles: Mapping[Any, str], explanation: Explanation | None = None
+) -> Table:
     """A list of rows of schema.recommendations, and what its scores are made of."""
     head = ["rank", "item", "score", "because of (share of the attention)"]
     rows = [
         [
             str(row[schema.RANK]),
-            item_name(row[schema.ITEM_ID]),
+            item_name(row[schema.ITEM_ID], titles),
             f"{row[schema.SCORE]:.6g}",
             "\n".join(
-                f"{item_name(reason[schema.ITEM_ID])} ({percent(reason[schema.WEIGHT], 0)})"
+                f"{item_name(reason[schema.ITEM_ID], titles)} ({percent(reason[schema.WEIGHT], 0)})"
                 for reason in row[schema.BECAUSE] or []
             )
             or "–",
@@ -112,7 +120,7 @@ def _parts(explanation: Explanation | None) -> Iterator[tuple[str, list[str]]]:
 def _without_table(customer: Customer) -> Table:
     places = {row[schema.ITEM_ID]: row[schema.RANK] for row in customer.listed}
     rows = [
-        [str(n), item_name(item), f"{score:.6g}", str(places.get(item, "–"))]
+        [str(n), item_name(item, customer.titles), f"{score:.6g}", str(places.get(item, "–"))]
         for n, (item, score) in enumerate(customer.without, start=1)
     ]
     head = ["rank", "item", "score", "rank tonight"]
@@ -123,7 +131,10 @@ def _features_table(customer: Customer, explanation: Explanation) -> Table:
     """For each feature what it carries into each place of the list, and its attention."""
     rows = []
     for feature in customer.features:
-        cells = [str(feature.number + 1), ", ".join(map(item_name, feature.items))]
+        cells = [
+            str(feature.number + 1),
+            "\n".join(item_name(item, customer.titles) for item in feature.items),
+        ]
         for n, z in enumerate(explanation.attention[:, feature.number]):
             share = percent(float(z), 0)
             if explanation.carried is None:
@@ -147,7 +158,7 @@ def _history_table(customer: Customer, dated: bool) -> Table:
     rows = []
     for n in newest:
         item, time = customer.bought[n]
-        cells = [_when(time) if dated else f"{time:,}", item_name(item)]
+        cells = [_when(time) if dated else f"{time:,}", item_name(item, customer.titles)]
         if len(slots) and explanation is not None:
             age = held.get(n)
             cells += _weights(explanation, None if age is None else len(slots) - 1 - age)

@@ -21,7 +21,7 @@ from rum_core import schema
 from rum_core.data.catalog import tie_hash
 from rum_core.errors import RumError, one_line
 from rum_core.evaluation import sections, steps
-from rum_core.evaluation.customers import Customer, Explorer, lists_of, rows_of
+from rum_core.evaluation.customers import Customer, Explorer, lists_of, rows_of, titles_of
 from rum_core.evaluation.explained import list_table, strip_plot, summary, tables
 from rum_core.evaluation.protocols import ALPHA, FOLLOWING, HELD_OUT
 from rum_core.evaluation.tables import Row, show
@@ -146,7 +146,7 @@ def sample_customers(
     except RumError as error:
         log.warning("the report shows lists without their reasons: %s", one_line(error))
         note = f"The reasons cannot be shown: {one_line(error)[:200]}"
-        return [_listed(lists, user, note) for user in chosen]
+        return [_listed(lists, user, note, settings) for user in chosen]
 
 
 def _explained(customer: Customer, number: int, settings: Settings) -> Row:
@@ -159,9 +159,12 @@ def _explained(customer: Customer, number: int, settings: Settings) -> Row:
     }
 
 
-def _listed(lists: ds.Dataset, user: pa.Scalar, note: str) -> Row:
+def _listed(lists: ds.Dataset, user: pa.Scalar, note: str, settings: Settings) -> Row:
     rows = rows_of(lists, user)
-    return {"name": show(user), "summary": [note], "plot": None, "tables": [list_table(rows)]}
+    ids = lists.schema.field(schema.ITEM_ID).type
+    titles = titles_of(settings, pa.array([row[schema.ITEM_ID] for row in rows], ids).unique())
+    table = list_table(rows, titles)
+    return {"name": show(user), "summary": [note], "plot": None, "tables": [table]}
 
 
 def _steps(store: Store, night: date) -> list[str]:

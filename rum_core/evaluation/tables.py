@@ -27,9 +27,9 @@ def percent(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
-def item_name(item: object) -> str:
-    """An item as it is shown to people: the one place where its title would be joined."""
-    return show(item)
+def item_name(item: object, titles: Mapping[Any, str]) -> str:
+    """An item as it is shown to people: by its title where it has one."""
+    return f"{show(titles[item])} ({show(item)})" if item in titles else show(item)
 
 
 def counts_table(record: Row | None, names: Mapping[str, str], caption: str) -> Table | None:

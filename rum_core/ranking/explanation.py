@@ -13,6 +13,7 @@ import pyarrow as pa
 from scipy.special import softmax
 
 from rum_core.data.histories import Histories
+from rum_core.ranking.bias import item_bias
 from rum_core.ranking.feature_level import Writes, replay
 from rum_core.store.checkpoint import SavedModel
 
@@ -24,7 +25,7 @@ class Explanation:
     slots: np.ndarray  # (S,) item of each slot, oldest first; none of a latent feature
     attention: np.ndarray  # (N, S) z; a row sums to 1
     own: np.ndarray  # (N,) p* . q_i
-    bias: np.ndarray  # (N,) b_i
+    bias: np.ndarray  # (N,) b_i, and the shop's boost
     carried: np.ndarray | None  # (N, S) alpha z_ik m_k . q_i; None: MERGE or PREDICT adds no parts
     counted: np.ndarray | None  # (N, S) v by slot; None: the model counts no transitions
     share: np.ndarray  # (N,) l
@@ -64,7 +65,7 @@ def explain(
         M, met = _feature_memory(model, history), t["feature"].astype(np.float64)
     z = softmax(config["beta"] * q @ met.T, axis=1)
     plain = config.get("merge", "add") == "add" and config.get("predict", "inner") == "inner"
-    bias = t["item_bias"][items].astype(np.float64) if "item_bias" in t else np.zeros(len(items))
+    bias = item_bias(model)[items].astype(np.float64)
     carried = config["alpha"] * z * (q @ M.T) if plain else None
     counted = _counted(model, slots, items) if config.get("transitions") else None
     v = np.zeros(len(items)) if counted is None else counted.sum(axis=1)

@@ -17,7 +17,7 @@ from rum_core.evaluation.figures import Point, dots, trend
 from rum_core.evaluation.measure import intervals
 from rum_core.evaluation.metrics import METRICS
 from rum_core.evaluation.report import evaluations_path, write_report
-from rum_core.evaluation.sections import show
+from rum_core.evaluation.tables import show
 from rum_core.settings import Settings, from_dict
 from rum_core.store.layout import Store, write_record
 from rum_core.store.publish import FILE, night_path
