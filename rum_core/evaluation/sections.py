@@ -1,7 +1,6 @@
-"""The parts of the report: tables of plain text and plots as SVG.
+"""What the report says of quality: tables of plain text and plots as SVG.
 
-They are made from rows of schema.EVALUATIONS and from the records of a night's steps. A part whose
-numbers a night lacks is None.
+They are made from rows of schema.EVALUATIONS. A part whose numbers a night lacks is None.
 """
 
 from collections.abc import Iterable

@@ -11,6 +11,7 @@ from rum_core.evaluation.customers import Customer, CustomerError, Explorer, lis
 from rum_core.evaluation.explained import summary, tables
 from rum_core.store.publish import published
 from tests.jobs.nights import NIGHTS, Nights
+from tests.jobs.test_rules import Ruled
 
 LEVELS = ["item", "feature"]
 FIRST, SECOND = (date.fromisoformat(night) for night in NIGHTS[:2])
@@ -161,3 +162,21 @@ def test_a_list_of_nobody_is_an_error(shop: Nights) -> None:
     found.lists = found.lists.filter(pa.compute.field("user_id") != "cust-3")
     with pytest.raises(CustomerError, match="has no list"):
         found.customer(pa.scalar("cust-3"))
+
+
+def test_lists_by_a_shops_rules_are_accounted_for(tmp_path: Path, ray_free: None) -> None:
+    shop = Ruled(tmp_path)
+    shop.write_sheets()
+    shop.night(NIGHTS[0], "m", report=False)
+    found = explorer(shop, FIRST)
+    kinds = set()
+    for user in found.lists.to_table(["user_id"])["user_id"].unique():
+        customer = found.customer(user)
+        assert customer.accounted
+        assert customer.source == "holdout" or len(customer.scores)
+        filled = {row["source"] for row in customer.listed} == {"rum", "popular"}
+        kinds.add("filled" if filled else customer.source)
+        listed, *_ = tables(customer, dated=True)
+        assert listed.rows[0][1].startswith("Item number")
+        assert (listed.rows[-1][-1] == "–") == (filled or customer.source != "rum")
+    assert kinds >= {"rum", "filled", "holdout"}
