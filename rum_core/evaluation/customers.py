@@ -32,7 +32,7 @@ from rum_core.ranking.rules import HOLDOUT, Rules, read_rules
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import load_model
 from rum_core.store.layout import Store, StoreError
-from rum_core.store.publish import FILE, night_path, parts_of
+from rum_core.store.publish import FILE, TABLE, night_path, parts_of
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,8 @@ class Explorer:
     def customer(self, user_id: pa.Scalar) -> Customer:
         """A customer by his id, of the store's type; CustomerError where he has no list."""
         history = self._history(user_id)
-        listed = rows_of(self.lists, user_id)
+        with self.store.telling(TABLE, "read"):
+            listed = rows_of(self.lists, user_id)
         if not listed:
             raise CustomerError(
                 f"customer {str(user_id)[:80]!r} has no list: fewer than {self.asked['top_n']} "

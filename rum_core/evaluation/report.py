@@ -21,13 +21,14 @@ from rum_core import schema
 from rum_core.data.catalog import tie_hash
 from rum_core.errors import RumError, one_line
 from rum_core.evaluation import sections, steps
-from rum_core.evaluation.customers import Customer, Explorer, lists_of, rows_of, titles_of
+from rum_core.evaluation.customers import Explorer, lists_of, rows_of, titles_of
 from rum_core.evaluation.explained import list_table, strip_plot, summary, tables
 from rum_core.evaluation.protocols import ALPHA, FOLLOWING, HELD_OUT
 from rum_core.evaluation.tables import Row, show
 from rum_core.settings import Settings
 from rum_core.store.checksum import digest
 from rum_core.store.layout import Store, night_dir, read_record, run_date_of, write_record
+from rum_core.store.publish import night_path
 
 log = logging.getLogger(__name__)
 
@@ -137,19 +138,23 @@ def sample_customers(
     lists = lists_of(store, night, str((recommend or {}).get("staged") or ""))
     if lists is None:
         return []
-    users = lists.to_table([schema.USER_ID], filter=pc.field(schema.RANK) == 1)[schema.USER_ID]
-    users = users.combine_chunks()
+    with store.telling(night_path(night), "read"):
+        first = lists.to_table([schema.USER_ID], filter=pc.field(schema.RANK) == 1)
+    users = first[schema.USER_ID].combine_chunks()
     chosen = users.take(pa.array(np.argsort(tie_hash(users), kind="stable")[:SAMPLES]))
     try:
         explorer = Explorer(store, lists, recommend or {}, settings)
-        return [_explained(explorer.customer(user), n, settings) for n, user in enumerate(chosen)]
     except RumError as error:
         log.warning("the report shows lists without their reasons: %s", one_line(error))
-        note = f"The reasons cannot be shown: {one_line(error)[:200]}"
-        return [_listed(lists, user, note, settings) for user in chosen]
+        return [_listed(lists, user, error, settings) for user in chosen]
+    return [_explained(explorer, user, n, settings) for n, user in enumerate(chosen)]
 
 
-def _explained(customer: Customer, number: int, settings: Settings) -> Row:
+def _explained(explorer: Explorer, user: pa.Scalar, number: int, settings: Settings) -> Row:
+    try:
+        customer = explorer.customer(user)
+    except RumError as error:  # said where it is of this customer alone
+        return _listed(explorer.lists, user, error, settings)
     plot = strip_plot(customer, f"customer-{number}")
     return {
         "name": show(customer.user_id),
@@ -159,7 +164,8 @@ def _explained(customer: Customer, number: int, settings: Settings) -> Row:
     }
 
 
-def _listed(lists: ds.Dataset, user: pa.Scalar, note: str, settings: Settings) -> Row:
+def _listed(lists: ds.Dataset, user: pa.Scalar, error: RumError, settings: Settings) -> Row:
+    note = f"The reasons cannot be shown: {one_line(error)[:200]}"
     rows = rows_of(lists, user)
     ids = lists.schema.field(schema.ITEM_ID).type
     titles = titles_of(settings, pa.array([row[schema.ITEM_ID] for row in rows], ids).unique())
