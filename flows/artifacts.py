@@ -26,7 +26,8 @@ def show_night(settings: Settings) -> None:
     held_out = [row for row in rows if row["protocol"] in HELD_OUT.values()]
     table = model_table(held_out, list(dict.fromkeys(row["model"] for row in held_out)))
     if table:
-        lines = [dict(zip(table.head, row, strict=True)) for row in table.rows]
+        rows = [[cell.replace("\n", " ") for cell in row] for row in table.rows]
+        lines = [dict(zip(table.head, row, strict=True)) for row in rows]
         create_table_artifact(lines, key="metrics", description=f"{table.caption}, {night}")
 
 

@@ -17,6 +17,7 @@ from rum_core import schema
 from rum_core.data.cuts import TimeCut, cut_of
 from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError
+from rum_core.evaluation.alphas import alpha_rows
 from rum_core.evaluation.following import following_rows
 from rum_core.evaluation.measure import (
     Measure,
@@ -52,13 +53,14 @@ def evaluate(settings: Settings, store: Store) -> None:
     model = load_model(store, train["evaluated_model_id"])
     key = work_key(settings, model)
     former = None if settings.force else same_work(store, settings, key)
+    rows, found = former or measure(settings, store, model)
+    done = {"held out": time.monotonic()}
     if former is None:
-        rows, found = measure(settings, store, model)
-    else:
-        rows, found = former
-    seconds = {"held out": round(time.monotonic() - began, 3)}
+        rows = [*rows, *sweep(settings, store, model)]
+    done["alpha"] = time.monotonic()
     rows = [*rows, *following(settings, store)]
-    seconds["following"] = round(time.monotonic() - began - seconds["held out"], 3)
+    done["following"] = time.monotonic()
+    spent = np.diff([began, *done.values()]).round(3).tolist()
     table = evaluations_table(rows, settings, model)
     sha256 = store.write_table(evaluations_path(night), table)
     record = {
@@ -66,10 +68,11 @@ def evaluate(settings: Settings, store: Store) -> None:
         "key": key,
         "model": str(model.config["model"]),
         "model_id": model.model_id,
+        "alpha": model.config.get("alpha"),
         "evaluations": evaluations_path(night),
         "sha256": {evaluations_path(night): sha256},
         "reused": former is not None,
-        "seconds_per_phase": seconds,
+        "seconds_per_phase": dict(zip(done, spent, strict=True)),
         "seconds": round(time.monotonic() - began, 3),
     }
     write_record(store, night, "evaluate", record)
@@ -85,6 +88,7 @@ def work_key(settings: Settings, model: SavedModel) -> dict[str, Any]:
         "top_n": settings.recommend.top_n,
         "exclude_seen": settings.recommend.exclude_seen,
         "resamples": settings.evaluate.resamples,
+        "alpha_users": settings.evaluate.alpha_users,
         "seed": settings.train.seed,
     }
 
@@ -98,7 +102,7 @@ def same_work(
         if record and record.get("key") == key and store.exists(evaluations_path(day)):
             rows = store.read_table(evaluations_path(day)).to_pylist()
             found = {k: record.get(k) for k in FOUND}
-            return [r for r in rows if r["protocol"] in HELD_OUT.values()], found
+            return [r for r in rows if r["protocol"] != FOLLOWING], found
     return None
 
 
@@ -148,6 +152,21 @@ def measure(
         "against_popular": {m: {k: row[k] for k in kept[:3]} for m, row in lead.items()},
     }
     return [{**row, "k": top_n} for row in rows], found
+
+
+def sweep(settings: Settings, store: Store, model: SavedModel) -> list[Row]:
+    """Rows of the evaluated model at other weights of its memory, on a draw of customers."""
+    snapshot = load_snapshot(store, model.config["snapshot"])
+    return alpha_rows(
+        model,
+        read_histories(store, snapshot.id),
+        model.catalog.index_of(snapshot.catalog.ids),
+        users=settings.evaluate.alpha_users,
+        top_n=settings.recommend.top_n,
+        exclude_seen=settings.recommend.exclude_seen,
+        resamples=settings.evaluate.resamples,
+        seed=settings.train.seed,
+    )
 
 
 def moment_of(model: SavedModel) -> str | None:

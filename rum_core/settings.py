@@ -489,6 +489,14 @@ class Evaluate(Section):
     trend_nights: int = Field(
         30, ge=0, le=365, description="published nights in the report's trend"
     )
+    alpha_users: int = Field(
+        500,
+        ge=0,
+        le=1_000_000,
+        description="customers, drawn at random, whom every new model ranks at eleven weights of "
+        "the memory, for the report; it costs eleven times their lists, with transitions "
+        "twenty-two times; 0: no one",
+    )
 
 
 class Keep(Section):

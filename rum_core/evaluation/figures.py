@@ -5,16 +5,20 @@ Each carries a title and a description for screen readers; a table beside it has
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import numpy as np
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-WIDTH = 5.4  # inches; the page scales it to its own width
+WIDTH = 4.7  # inches; the page scales it to its own width
 # stand-ins that matplotlib draws with, and what the page's style sheet puts in their place
 _TEXT, _GRID = "#a100f0", "#a100f1"
 _SERIES = ("#a10001", "#a10002", "#a10003", "#a10004")
@@ -23,6 +27,8 @@ _CSS = {
     _GRID: "var(--grid)",
     **{color: f"var(--series-{n})" for n, color in enumerate(_SERIES, start=1)},
 }
+SCALE = (0.0, 0.25, 0.5, 0.75, 1.0)  # weights in the legend of strips
+UPRIGHT = 3  # letters of the longest label that stands upright below a strip
 _MARKERS = ("o", "s", "D", "^")
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -57,6 +63,16 @@ class Point:
 Series = Mapping[str, Sequence[Point]]
 
 
+def plot(
+    draw: Callable[..., str], name: str, title: str, label: str, series: Series, **more: str
+) -> Markup | None:
+    """A plot for the page, by `dots` or `trend`; None without anything to draw."""
+    if not series:
+        return None
+    # matplotlib escapes all text it draws, and so does _svg
+    return Markup(draw(name, title, label, series, **more))
+
+
 def dots(name: str, title: str, x_label: str, series: Series) -> str:
     """Values with their intervals, one row a label, one marker a series."""
     labels = _labels(series)
@@ -77,14 +93,14 @@ def dots(name: str, title: str, x_label: str, series: Series) -> str:
         return _finish(figure, axes, name, title, series)
 
 
-def trend(name: str, title: str, y_label: str, series: Series) -> str:
-    """Values with their intervals over nights, in the order of the labels."""
-    labels = sorted(_labels(series))
+def trend(name: str, title: str, y_label: str, series: Series, *, x_label: str = "night") -> str:
+    """Values with their intervals, over nights or whatever the labels are, in their order."""
+    labels = sorted(_labels(series), key=_in_order)
     with rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
         axes = figure.add_subplot()
         for number, (key, points) in enumerate(series.items()):
-            ordered = sorted(points, key=lambda p: p.label)
+            ordered = sorted(points, key=lambda p: _in_order(p.label))
             shift = 0.16 * (number - (len(series) - 1) / 2)  # intervals stay apart
             x = [labels.index(p.label) + shift for p in ordered]
             look = {**_look(number), "linestyle": "-"}
@@ -92,9 +108,67 @@ def trend(name: str, title: str, y_label: str, series: Series) -> str:
         step = max(1, -(-len(labels) // 6))
         axes.set_xticks(range(0, len(labels), step), labels[::step])
         axes.set_ylim(bottom=0)
+        axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.grid(visible=False, axis="x")
         return _finish(figure, axes, name, title, series)
+
+
+def strips(
+    name: str,
+    title: str,
+    x_label: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    weights: np.ndarray,
+) -> str:
+    """One strip a row, weights (rows, columns) of 0 to 1 as strength of colour; figure 4."""
+    rows, columns = [_short(row) for row in rows], [_short(column) for column in columns]
+    with rc_context(_STYLE):
+        longest = max(map(len, columns))
+        height = 1.1 + 0.24 * len(rows) + 0.055 * longest * (longest > UPRIGHT)
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.add_subplot()
+        n, k = np.indices(weights.shape).reshape(2, -1)
+        edges = np.array([[-0.5, -0.4], [0.5, -0.4], [0.5, 0.4], [-0.5, 0.4]])
+        boxes = np.stack([k, n], axis=1)[:, None, :] + edges  # (cells, 4, 2)
+        colors = [_shade(float(weight)) for weight in weights.flat]
+        axes.add_collection(
+            PolyCollection(boxes, facecolors=colors, edgecolors=_GRID, linewidths=0.4)
+        )
+        axes.set_xlim(-0.5, len(columns) - 0.5)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), rows)
+        turned = 90 if longest > UPRIGHT else 0
+        axes.set_xticks(range(len(columns)), columns, rotation=turned, fontsize=7.5)
+        axes.set_xlabel(x_label)
+        axes.grid(visible=False)
+        scale = [Patch(facecolor=_shade(share), edgecolor=_GRID, linewidth=0.4) for share in SCALE]
+        labels = [f"{100 * share:.0f} %" for share in SCALE]
+        figure.legend(scale, labels, loc="outside upper left", ncols=len(scale))
+        most = [columns[k] for k in weights.argmax(axis=1)]
+        said = "; ".join(
+            f"{row}: most on {column}, {100 * strip.max():.0f} %"
+            for row, column, strip in zip(rows, most, weights, strict=True)
+        )
+        return _svg(figure, name, title, f"{said}. A table below it has the numbers.")
+
+
+def _shade(weight: float) -> tuple[str, float]:
+    """A weight as the opacity of a colour, so that the page's own shines through."""
+    return _SERIES[0], min(1.0, max(0.0, weight))
+
+
+def _short(text: str, most: int = 16) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _in_order(label: str) -> tuple[float, str]:
+    """Numbers by size, anything else as text."""
+    try:
+        return float(label), ""
+    except ValueError:
+        return np.inf, label
 
 
 def _labels(series: Series) -> list[str]:

@@ -3,9 +3,9 @@
 A block needs nothing but its own users, so any split of the users gives the same rows.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,13 @@ from rum_core.evaluation import metrics
 from rum_core.evaluation.metrics import METRICS, Floats
 from rum_core.evaluation.protocols import ALL, held_out_split, segments
 from rum_core.evaluation.significance import bootstrap
+from rum_core.ranking.explanation import without_memory
 from rum_core.ranking.ranking import POPULAR, Ranker
 from rum_core.store.checkpoint import SavedModel, load_model
 from rum_core.store.layout import Store
 
 Row = dict[str, Any]
+K = TypeVar("K", bound=Hashable)
 Bools = npt.NDArray[np.bool_]
 
 
@@ -66,10 +68,8 @@ def contenders(model: SavedModel, counts: np.ndarray) -> dict[str, SavedModel]:
     catalog = replace(model.catalog, purchases=counts)
     model = replace(model, catalog=catalog)
     found = {str(model.config["model"]): model}
-    if model.config.get("alpha"):
-        name = f"{model.config['model']} alpha=0"
-        without = {"alpha": 0.0, "transitions": False}  # it reads nothing of the memory
-        found[name] = replace(model, config={**model.config, **without})
+    if without := without_memory(model):
+        found[f"{model.config['model']} alpha=0"] = without
     plain = {"model": POPULAR}
     found[POPULAR] = SavedModel(POPULAR, plain, {}, catalog, model.users.slice(0, 0), {})
     return found
@@ -185,7 +185,7 @@ def held_out_rows(
     return rows, lead
 
 
-def intervals(values: Mapping[str, Floats], *, resamples: int, seed: int) -> dict[str, list[Row]]:
+def intervals(values: Mapping[K, Floats], *, resamples: int, seed: int) -> dict[K, list[Row]]:
     """METRICS of each model with intervals over the same resamples of users; (U, 6) each."""
     users = len(next(iter(values.values())))
     if users == 0:

@@ -2,7 +2,8 @@
 
 "paper": the training part of each user is replayed, the rest are targets. "time": one moment parts
 the two for all users, as a night parts what it knows from what follows. "following": a published
-list against what its customers bought in the days after it.
+list against what its customers bought in the days after it. "alpha": as the first two, by the
+weight of the memory.
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ PAPER = "paper"
 TIME = "time"
 HELD_OUT = {"user": PAPER, "time": TIME}  # by history.split
 FOLLOWING = "following"
+ALPHA = "alpha"
 ALL = "all"
 NEW_USERS = "new users"
 _LENGTHS = ((5, "up to 5 purchases"), (10, "6-10 purchases"), (20, "11-20 purchases"))

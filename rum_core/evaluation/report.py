@@ -4,13 +4,10 @@ tables of the store.
 Whatever a night lacks (a step that failed, no earlier night) is said in the page, never an error.
 """
 
-import json
 import logging
-import platform
 import re
 from collections.abc import Mapping
 from datetime import date
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -18,26 +15,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import escape
+from markupsafe import Markup, escape
 
 from rum_core import schema
 from rum_core.data.catalog import tie_hash
-from rum_core.data.items import read_titles
-from rum_core.data.sheets import SheetError
-from rum_core.evaluation import sections
-from rum_core.evaluation.protocols import FOLLOWING, HELD_OUT
-from rum_core.evaluation.sections import Row, Table, percent, show
+from rum_core.errors import RumError, one_line
+from rum_core.evaluation import sections, steps
+from rum_core.evaluation.customers import Explorer, lists_of, rows_of, titles_of
+from rum_core.evaluation.explained import list_table, strip_plot, summary, tables
+from rum_core.evaluation.protocols import ALPHA, FOLLOWING, HELD_OUT
+from rum_core.evaluation.tables import Row, show
 from rum_core.settings import Settings
 from rum_core.store.checksum import digest
 from rum_core.store.layout import Store, night_dir, read_record, run_date_of, write_record
-from rum_core.store.publish import FILE, night_path
-from rum_core.uri import without_secrets
+from rum_core.store.publish import night_path
 
 log = logging.getLogger(__name__)
 
 STEPS = ("ingest", "train", "evaluate", "recommend", "gate", "publish")
-SAMPLES = 10
-PACKAGES = ("rum-nightly", "torch", "numpy", "pyarrow", "ray", "prefect")
+SAMPLES = 6
+LONG = 12  # rows; longer tables are folded
 
 
 def report_path(night: date) -> str:
@@ -71,11 +68,9 @@ def save_report(store: Store, night: date, page: bytes) -> None:
 
 
 def sampled(page: str, customer: object) -> list[str]:
-    """The tables of a customer's list in a page, as they stand in it."""
+    """What a page shows of a customer, as it stands in it."""
     name = re.escape(str(escape(show(customer))))
-    popular = r"(?:<p><small>Popular items: [^\n]*</p>\n)?"
-    table = rf'<div class="scroll"[^>]* aria-label="{name}">\n<table>.*?</table>\n</div>\n'
-    return re.findall(table + popular, page, flags=re.DOTALL)
+    return re.findall(rf'<article aria-label="{name}">.*?</article>\n', page, flags=re.DOTALL)
 
 
 def context(store: Store, night: date, settings: Settings) -> dict[str, Any]:
@@ -85,13 +80,16 @@ def context(store: Store, night: date, settings: Settings) -> dict[str, Any]:
     former = [r for day in earlier_nights(store, night, settings) for r in _evaluations(store, day)]
     held_out = [r for r in rows if r["protocol"] in HELD_OUT.values()]
     models = list(dict.fromkeys(r["model"] for r in held_out))
+    swept = [r for r in rows if r["protocol"] == ALPHA]
     following = [r for r in rows if r["protocol"] == FOLLOWING]
     return {
+        "long": LONG,
         "night": night.isoformat(),
         "dataset": show(settings.dataset),
         "missing": _missing(records, rows),
         "records": records,
         "headline": sections.headline(held_out, former, records.get("evaluate")),
+        "hits": sections.hits_note(held_out, records.get("evaluate")),
         "against": sections.against(records.get("evaluate")),
         "protocol": sections.protocol_note(records.get("evaluate")),
         "models": sections.model_table(held_out, models),
@@ -99,21 +97,26 @@ def context(store: Store, night: date, settings: Settings) -> dict[str, Any]:
         "segments": sections.segment_table(held_out),
         "segments_plot": sections.segments_plot(held_out, models),
         "catalogue": sections.catalogue_table(held_out, models),
+        "catalogue_plot": sections.catalogue_plot(held_out, models),
         "following": sections.following_table(following),
         "following_plot": sections.following_plot(following),
         "held_out": sections.held_out_table(held_out, former),
         "held_out_plot": sections.held_out_plot(held_out, former),
-        "ingest": sections.ingest_table(records.get("ingest")),
-        "reasons": sections.reasons_table(records.get("ingest")),
-        "gate": sections.gate_table(records.get("gate")),
-        "gate_note": sections.gate_note(records.get("gate")),
-        "training": sections.training_table(records.get("train")),
-        "served": sections.served_table(records.get("recommend")),
-        "rules": sections.rules_table(records.get("recommend")),
-        "samples": sample_lists(store, night, records.get("recommend"), settings.source.items),
-        "timings": _timings_table(records),
-        "settings": _settings_table(settings),
-        "versions": _versions_table(),
+        "alphas": sections.alpha_table(swept),
+        "alpha_plot": sections.alpha_plot(swept),
+        "alpha_note": sections.alpha_note(records.get("evaluate")),
+        "ingest": steps.ingest_table(records.get("ingest")),
+        "reasons": steps.reasons_table(records.get("ingest")),
+        "gate": steps.gate_table(records.get("gate")),
+        "gate_note": steps.gate_note(records.get("gate")),
+        "training": steps.training_table(records.get("train")),
+        "served": steps.served_table(records.get("recommend")),
+        "rules": steps.rules_table(records.get("recommend")),
+        "customers": sample_customers(store, night, records.get("recommend"), settings),
+        "timings": steps.timings_table(records),
+        "timings_plot": steps.timings_plot(records),
+        "settings": steps.settings_table(settings),
+        "versions": steps.versions_table(),
     }
 
 
@@ -128,60 +131,46 @@ def earlier_nights(store: Store, night: date, settings: Settings) -> list[date]:
     return found[-shown:] if shown else []
 
 
-def sample_lists(
-    store: Store, night: date, recommend: Row | None, items: str = ""
-) -> list[dict[str, Any]]:
-    """Tonight's lists, staged or published, of a few customers chosen by a hash of their id; their
-    items by title, where the table `items` of the shop has one."""
-    staged = str((recommend or {}).get("staged") or "")
-    files = [f for f in store.files(staged) if f.endswith(".parquet")] if staged else []
-    files = files or [f for f in (f"{night_path(night)}/{FILE}",) if store.exists(f)]
-    if not files:
+def sample_customers(
+    store: Store, night: date, recommend: Row | None, settings: Settings
+) -> list[Row]:
+    """Tonight's lists of a few customers chosen by a hash of their id, and why they are so."""
+    lists = lists_of(store, night, str((recommend or {}).get("staged") or ""))
+    if lists is None:
         return []
-    with store.telling(files[0], "read"):
-        table = ds.dataset(
-            [store.full(f) for f in files], format="parquet", filesystem=store.fs, partitioning=None
-        )
-        users = table.to_table([schema.USER_ID], filter=pc.field(schema.RANK) == 1)[schema.USER_ID]
-        users = users.combine_chunks()
-        order = np.argsort(tie_hash(users), kind="stable")[:SAMPLES]
-        chosen = users.take(pa.array(order))
-        rows = table.to_table(filter=pc.field(schema.USER_ID).isin(chosen)).to_pylist()
-    titles = _titles(items, rows)
-
-    def named(item: object) -> str:
-        return f"{show(titles[item])} ({show(item)})" if item in titles else show(item)
-
-    samples = []
-    for user in chosen.to_pylist():
-        mine = sorted((r for r in rows if r[schema.USER_ID] == user), key=lambda r: r[schema.RANK])
-        listed = [
-            [
-                str(r[schema.RANK]),
-                named(r[schema.ITEM_ID]),
-                f"{r[schema.SCORE]:.4g}",
-                ", ".join(
-                    f"{named(b[schema.ITEM_ID])} ({percent(b[schema.WEIGHT], 0)})"
-                    for b in r[schema.BECAUSE] or []
-                )
-                or "–",
-            ]
-            for r in mine
-        ]
-        head = ["rank", "item", "score", "because of (share of the attention)"]
-        samples.append({"source": mine[0][schema.SOURCE], "table": Table(show(user), head, listed)})
-    return samples
-
-
-def _titles(items: str, rows: list[Row]) -> dict[object, str]:
-    """Titles of all items in rows of schema.recommendations; none where they cannot be read."""
-    ids = {r[schema.ITEM_ID] for r in rows}
-    ids |= {b[schema.ITEM_ID] for r in rows for b in r[schema.BECAUSE] or []}
+    with store.telling(night_path(night), "read"):
+        first = lists.to_table([schema.USER_ID], filter=pc.field(schema.RANK) == 1)
+    users = first[schema.USER_ID].combine_chunks()
+    chosen = users.take(pa.array(np.argsort(tie_hash(users), kind="stable")[:SAMPLES]))
     try:
-        return read_titles(items, pa.array(sorted(ids))) if ids else {}
-    except SheetError as error:
-        log.warning("the report shows no titles: %s", error)
-        return {}
+        explorer = Explorer(store, lists, recommend or {}, settings)
+    except RumError as error:
+        log.warning("the report shows lists without their reasons: %s", one_line(error))
+        return [_listed(lists, user, error, settings) for user in chosen]
+    return [_explained(explorer, user, n, settings) for n, user in enumerate(chosen)]
+
+
+def _explained(explorer: Explorer, user: pa.Scalar, number: int, settings: Settings) -> Row:
+    try:
+        customer = explorer.customer(user)
+    except RumError as error:  # said where it is of this customer alone
+        return _listed(explorer.lists, user, error, settings)
+    plot = strip_plot(customer, f"customer-{number}")
+    return {
+        "name": show(customer.user_id),
+        "summary": summary(customer),
+        "plot": Markup(plot) if plot else None,  # escaped as every plot is
+        "tables": list(tables(customer, dated=settings.source.dated)),
+    }
+
+
+def _listed(lists: ds.Dataset, user: pa.Scalar, error: RumError, settings: Settings) -> Row:
+    note = f"The reasons cannot be shown: {one_line(error)[:200]}"
+    rows = rows_of(lists, user)
+    ids = lists.schema.field(schema.ITEM_ID).type
+    titles = titles_of(settings, pa.array([row[schema.ITEM_ID] for row in rows], ids).unique())
+    table = list_table(rows, titles)
+    return {"name": show(user), "summary": [note], "plot": None, "tables": [table]}
 
 
 def _steps(store: Store, night: date) -> list[str]:
@@ -203,38 +192,3 @@ def _missing(records: Mapping[str, Row | None], rows: list[Row]) -> list[str]:
     if not rows:
         said.append("There is no evaluation of this night: its quality is not known.")
     return said
-
-
-def _timings_table(records: Mapping[str, Row | None]) -> Table | None:
-    rows = []
-    for step, record in records.items():
-        if record and isinstance(record.get("seconds"), int | float):
-            rows.append([step, f"{record['seconds']:.1f}"])
-            for phase, seconds in (record.get("seconds_per_phase") or {}).items():
-                rows.append([f"{step}: {show(phase)}", f"{seconds:.1f}"])
-    return Table("Time by step", ["step", "seconds"], rows) if rows else None
-
-
-def _settings_table(settings: Settings) -> Table:
-    rows: list[list[str]] = []
-
-    def flatten(prefix: str, value: object) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                flatten(f"{prefix}.{key}" if prefix else key, inner)
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, default=str)
-            rows.append([prefix, show(without_secrets(text), 300)])
-
-    flatten("", settings.model_dump(mode="json"))
-    return Table("Settings of this night", ["setting", "value"], rows)
-
-
-def _versions_table() -> Table:
-    rows = [["Python", platform.python_version()]]
-    for package in PACKAGES:
-        try:
-            rows.append([package, metadata.version(package)])
-        except metadata.PackageNotFoundError:
-            continue
-    return Table("Versions", ["package", "version"], rows)

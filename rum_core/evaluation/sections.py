@@ -1,48 +1,32 @@
-"""The parts of the report: tables of plain text and plots as SVG.
+"""What the report says of quality: tables of plain text and plots as SVG.
 
-They are made from rows of schema.EVALUATIONS and from the records of a night's steps. A part whose
-numbers a night lacks is None.
+They are made from rows of schema.EVALUATIONS. A part whose numbers a night lacks is None.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
 from markupsafe import Markup
 
 from rum_core.evaluation import figures
-from rum_core.evaluation.figures import Point, Series
+from rum_core.evaluation.figures import Point, plot
 from rum_core.evaluation.metrics import LABELS, METRICS
 from rum_core.evaluation.protocols import ALL, PAPER, TIME
+from rum_core.evaluation.tables import Row, Table, percent, show
 
 CATALOGUE = {
     "coverage": "coverage of the catalogue",
     "gini": "Gini",
     "popular_share": "share on the most popular tenth",
 }
+NAMES = {  # in the headline; elsewhere LABELS
+    "hit_rate": "Hit rate, HR",
+    "precision": "Precision, P",
+    "recall": "Recall, R",
+    "f1": "F1",
+    "ndcg": "NDCG",
+}
+SWEPT = ("f1", "hit_rate", "ndcg")
 HEADLINE = ("hit_rate", "precision", "recall", "f1", "ndcg")
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page: every cell is text, shown as text."""
-
-    caption: str
-    head: list[str]
-    rows: list[list[str]]
-
-
-def show(value: object, most: int = 80) -> str:
-    """An id or other foreign text on one line: control characters spelt out, cut if very long."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
-    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
-
-
-def percent(value: float | None, digits: int = 3) -> str:
-    """A share as a percentage."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def _pick(rows: Iterable[Row], **wanted: object) -> Row | None:
@@ -53,6 +37,11 @@ def _interval(row: Row) -> str:
     if row["ci_low"] is None:
         return ""
     return f"[{100 * row['ci_low']:.3f}, {100 * row['ci_high']:.3f}]"
+
+
+def _figure(row: Row) -> str:
+    """A share and, as a remark, its interval."""
+    return f"{percent(row['value'])}\n{_interval(row)}".rstrip()
 
 
 def _point(row: Row, label: str) -> Point:
@@ -67,30 +56,39 @@ def _hits(row: Row | None) -> str:
 
 
 def headline(held_out: list[Row], former: list[Row], evaluate: Row | None) -> list[dict[str, str]]:
-    if not held_out:
-        return []
-    name = (evaluate or {}).get("model") or held_out[0]["model"]
     figures_ = []
-    for metric in HEADLINE:
-        row = _pick(held_out, model=name, segment=ALL, metric=metric)
+    for metric in HEADLINE if held_out else ():
+        row = _pick(held_out, **_of(held_out, evaluate), metric=metric)
         if row is None or row["value"] is None:
             continue
-        same = {"segment": ALL, "metric": metric, "protocol": row["protocol"]}
-        before = _pick(reversed(former), model=name, **same)
+        before = _pick(reversed(former), **_key(row), metric=metric)
         change = ""
         if before and before["value"] is not None:
             points = 100 * (row["value"] - before["value"])
-            change = f"{points:+.3f} points since {before['run_date']}"
+            since = f"since {before['run_date']}"
+            change = f"{'▲' if points > 0 else '▼'} {points:+.3f} points {since}"
+            change = change if points else f"no change {since}"
         figures_.append(
             {
-                "label": f"{LABELS[metric]}@{row['k']}",
+                "label": f"{NAMES[metric]}@{row['k']}",
                 "value": percent(row["value"]),
                 "interval": _interval(row),
                 "change": change,
-                "hits": _hits(row),
             }
         )
     return figures_
+
+
+def _of(held_out: list[Row], evaluate: Row | None) -> Row:
+    """The night's model on all customers."""
+    name = (evaluate or {}).get("model") or (held_out[0]["model"] if held_out else None)
+    return {"model": name, "segment": ALL}
+
+
+def hits_note(held_out: list[Row], evaluate: Row | None) -> str:
+    """How many customers the headline figures come from."""
+    row = _pick(held_out, **{**_of(held_out, evaluate), "metric": "hit_rate"})
+    return "" if row is None else f"A hit for {_hits(row)} customers measured."
 
 
 PROTOCOLS = {
@@ -134,7 +132,7 @@ def model_table(held_out: list[Row], models: list[str]) -> Table | None:
             if row is None:
                 cells.append("–")
                 continue
-            cells.append(f"{percent(row['value'])} {_interval(row)}".strip())
+            cells.append(_figure(row))
         cells.append(_hits(_pick(held_out, model=model, segment=ALL, metric="hit_rate")))
         rows.append(cells)
     if not rows:
@@ -151,7 +149,7 @@ def models_plot(held_out: list[Row], models: list[str]) -> Markup | None:
         points = [_point(r, LABELS[r["metric"]]) for r in rows if r and r["value"] is not None]
         if points:
             series[model] = points
-    return _plot(figures.dots, "models", "Models, with 95 % intervals", "%", series)
+    return plot(figures.dots, "models", "Models, with 95 % intervals", "%", series)
 
 
 def segment_table(held_out: list[Row]) -> Table | None:
@@ -159,7 +157,7 @@ def segment_table(held_out: list[Row]) -> Table | None:
         [
             r["segment"],
             r["model"],
-            f"{percent(r['value'])} {_interval(r)}".strip(),
+            _figure(r),
             percent((_pick(held_out, **{**_key(r), "metric": "ndcg"}) or r)["value"]),
             _hits(r),
         ]
@@ -179,7 +177,18 @@ def segments_plot(held_out: list[Row], models: list[str]) -> Markup | None:
     rows = [r for r in held_out if r["metric"] == "hit_rate" and r["users"] and r["segment"] != ALL]
     series = {m: [_point(r, r["segment"]) for r in rows if r["model"] == m] for m in models}
     series = {m: points for m, points in series.items() if points}
-    return _plot(figures.dots, "segments", "Hit rate by segment", "HR, %", series)
+    return plot(figures.dots, "segments", "Hit rate by segment", "HR, %", series)
+
+
+def catalogue_plot(held_out: list[Row], models: list[str]) -> Markup | None:
+    shares = {metric: said for metric, said in CATALOGUE.items() if metric != "gini"}
+    series = {}
+    for model in models:
+        found = [_pick(held_out, model=model, segment=ALL, metric=metric) for metric in shares]
+        points = [_point(r, shares[r["metric"]]) for r in found if r and r["value"] is not None]
+        if points:
+            series[model] = points
+    return plot(figures.dots, "catalogue", "Coverage and popularity", "%", series)
 
 
 def catalogue_table(held_out: list[Row], models: list[str]) -> Table | None:
@@ -205,7 +214,7 @@ def following_table(following: list[Row]) -> Table | None:
                     [
                         segment.removeprefix("list "),
                         row["model"],
-                        f"{percent(row['value'])} {_interval(row)}".strip(),
+                        _figure(row),
                         percent(ndcg["value"] if ndcg else None),
                         _hits(row),
                     ]
@@ -221,7 +230,7 @@ def following_plot(following: list[Row]) -> Markup | None:
             label = row["segment"].removeprefix("list ")
             series.setdefault(row["model"], []).append(_point(row, label))
     title = "Hit rate of earlier lists on the purchases that followed"
-    return _plot(figures.trend, "following", title, "HR, %", series)
+    return plot(figures.trend, "following", title, "HR, %", series)
 
 
 def _held_out(held_out: list[Row], former: list[Row]) -> list[Row]:
@@ -238,7 +247,7 @@ def held_out_table(held_out: list[Row], former: list[Row]) -> Table | None:
             r["run_date"],
             r["model"],
             show(r["model_id"]),
-            f"{percent(r['value'])} {_interval(r)}".strip(),
+            _figure(r),
             _hits(r),
         ]
         for r in _held_out(held_out, former)
@@ -255,115 +264,43 @@ def held_out_plot(held_out: list[Row], former: list[Row]) -> Markup | None:
     for row in _held_out(held_out, former):
         if row["metric"] == "hit_rate" and row["value"] is not None:
             series.setdefault(row["model"], []).append(_point(row, row["run_date"]))
-    return _plot(figures.trend, "held-out", "Held-out hit rate, night by night", "HR, %", series)
+    return plot(figures.trend, "held-out", "Held-out hit rate, night by night", "HR, %", series)
 
 
-def _plot(
-    draw: Callable[..., str], name: str, title: str, label: str, series: Series
-) -> Markup | None:
-    if not series:
-        return None
-    # matplotlib escapes all text it draws, and so does figures.py
-    return Markup(draw(name, title, label, series))
+def alpha_table(swept: list[Row]) -> Table | None:
+    rows = []
+    for first in (r for r in swept if r["metric"] == METRICS[0]):
+        cells = [_alpha(first), first["model"]]
+        for metric in SWEPT:
+            row = _pick(swept, **{**_key(first), "metric": metric})
+            cells.append("–" if row is None else _figure(row))
+        hits = _hits(_pick(swept, **{**_key(first), "metric": "hit_rate"}))
+        rows.append([*cells, hits])
+    head = ["alpha", "model", *(LABELS[m] for m in SWEPT), "customers with a hit"]
+    return Table("Held-out figures by the weight of the memory", head, rows) if rows else None
 
 
-def _counts(record: Row | None, names: Mapping[str, str], caption: str) -> Table | None:
-    if not record:
-        return None
-    rows = [[said, _text(record[k])] for k, said in names.items() if record.get(k) is not None]
-    return Table(caption, ["what", "value"], rows) if rows else None
+def alpha_plot(swept: list[Row]) -> Markup | None:
+    series: dict[str, list[Point]] = {}
+    users = 0
+    for row in swept:
+        if row["metric"] == "hit_rate" and row["value"] is not None:
+            series.setdefault(row["model"], []).append(_point(row, _alpha(row)))
+            users = row["users"]
+    label = f"alpha, the weight of the memory; {users:,} customers drawn at random"
+    title = "Hit rate by the weight of the memory"
+    return plot(figures.trend, "alpha", title, "HR, %", series, x_label=label)
 
 
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return show(value, 200)
-
-
-def ingest_table(record: Row | None) -> Table | None:
-    names = {
-        "files_new": "new files",
-        "files_known": "files taken in before",
-        "rows_read": "lines read",
-        "rows_kept": "lines kept",
-        "rows_bad": "lines that could not be used",
-        "rows_rule": "lines dropped by the shop's rules",
-        "users": "customers so far",
-        "items": "items so far",
-        "purchases": "purchases so far",
-        "merged": "lines merged into another purchase so far",
-        "later": "purchases after the night, left for later",
-        "snapshot": "snapshot",
-        "rejected_path": "rejected lines are in",
-    }
-    return _counts(record, names, "Taken in tonight")
-
-
-def reasons_table(record: Row | None) -> Table | None:
-    reasons: dict[str, int] = (record or {}).get("reasons") or {}
-    rows = [[show(r, 200), f"{n:,}"] for r, n in sorted(reasons.items(), key=lambda x: -x[1])]
-    return Table("Lines not used, by reason", ["reason", "lines"], rows) if rows else None
-
-
-def training_table(record: Row | None) -> Table | None:
-    names = {
-        "model_id": "model that serves",
-        "evaluated_model_id": "model that was evaluated",
-        "trained": "trained tonight",
-        "epochs": "epochs",
-    }
-    return _counts(record, names, "The model")
-
-
-def served_table(record: Row | None) -> Table | None:
-    names = {
-        "users": "customers with a list",
-        "users_active": "customers ranked tonight",
-        "users_carried": "customers whose list stands from the last night",
-        "anew_because": "why all lists were made anew",
-        "users_replayed": "customers whose memory was replayed",
-        "purchases_replayed": "purchases replayed into memories",
-        "rows": "rows",
-        "popular_users": "customers whose list is popular items alone",
-        "model_id": "model",
-        "snapshot": "snapshot",
-    }
-    return _counts(record, names, "Tonight's lists")
-
-
-def rules_table(record: Row | None) -> Table | None:
-    """What the shop's rules did to the lists; None where it gave none."""
-    rules: Row = (record or {}).get("rules") or {}
-    names = {
-        "denied_items": "items on the deny list",
-        "boosted_items": "items with a boost",
-        "passed_category": "items passed over, the list had enough of their category (customers "
-        "ranked tonight)",
-        "passed_brand": "items passed over, the list had enough of their brand (customers ranked "
-        "tonight)",
-        "filled_users": "customers whose list is filled with popular items (rules.min_score)",
-        "filled_rows": "places so filled",
-        "holdout_users": "customers held out, who got popular items",
-    }
-    by_n = {n: f"customers with {n} items" for n in rules.get("users_by_n", {})}
-    return _counts({**rules, **rules.get("users_by_n", {})}, names | by_n, "The shop's rules")
-
-
-def gate_table(record: Row | None) -> Table | None:
-    checks: list[Row] = (record or {}).get("checks") or []
-    rows = [[c["name"], "yes" if c["passed"] else "no", show(c["sentence"], 300)] for c in checks]
-    return Table("Bounds of the gate", ["check", "kept", "what"], rows) if rows else None
-
-
-def gate_note(record: Row | None) -> str:
-    if not record:
+def alpha_note(evaluate: Row | None) -> str:
+    alpha = (evaluate or {}).get("alpha")
+    if alpha is None:
         return ""
-    against = record["against"]
-    beside = f"Tonight beside the night of {against}." if against else "No earlier night to compare"
-    if not record["enabled"]:
-        return f"The gate was off (gate.enabled = false): no bound could stop this night. {beside}"
-    return beside if against else f"{beside} with: only the bounds that need none were asked."
+    return (
+        f"The model was trained with alpha = {alpha:g}; here it ranks with others, and is not "
+        "trained anew as in figure 3 of the paper. “Learned part”: without counted transitions."
+    )
+
+
+def _alpha(row: Row) -> str:
+    return str(row["segment"]).removeprefix("alpha=")

@@ -96,7 +96,7 @@ class Ranker:
         rules, ids = self.rules, histories.user_ids
         able = candidate_items(self.model, candidates, top_n, rules)
         known = histories.known()
-        block = Block.of(self._rows(histories), known, able, exclude_seen=exclude_seen)
+        block = Block.of(self.rows(histories), known, able, exclude_seen=exclude_seen)
         ranking = empty_ranking(len(block), rules.longest(top_n), because, len(rules.most))
         wanted, held_out = rules.wanted(ids, top_n), rules.held_out(ids)
         cold = known.lengths == 0
@@ -119,7 +119,7 @@ class Ranker:
         ranking.items[~ranking.complete] = -1
         return ranking
 
-    def _rows(self, histories: Histories) -> np.ndarray:
+    def rows(self, histories: Histories) -> np.ndarray:
         if "user" not in self.model.tensors or len(self.users) == 0:
             return np.full(len(histories), -1, dtype=np.int64)
         ids = histories.user_ids.cast(self.model.users.type)

@@ -123,8 +123,7 @@ def read_latest(store: Store | str, *, verify: bool = False) -> pa.Table:
     published or a file is damaged.
     """
     store = Store.open(store) if isinstance(store, str) else store
-    if not store.exists(LATEST):
-        raise StoreError(f"nothing is published in {store.root}; run the nightly flow")
+    latest_night(store)
     for look in range(LOOKS):
         try:
             return _read_latest(store, verify=verify)
@@ -133,8 +132,15 @@ def read_latest(store: Store | str, *, verify: bool = False) -> pa.Table:
     return _read_latest(store, verify=verify)
 
 
+def latest_night(store: Store) -> date:
+    """The night that readers are led to; StoreError if nothing is published."""
+    if not store.exists(LATEST):
+        raise StoreError(f"nothing is published in {store.root}; run the nightly flow")
+    return date.fromisoformat(store.read_json(LATEST)["run_date"])
+
+
 def _read_latest(store: Store, *, verify: bool) -> pa.Table:
-    night = date.fromisoformat(store.read_json(LATEST)["run_date"])
+    night = latest_night(store)
     path = f"{night_path(night)}/{FILE}"
     with store.telling(path, "read"):
         if store.local:  # the run that is mapped stays, whatever takes its name

@@ -89,6 +89,13 @@ def without_ray() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def ray_free() -> Iterator[None]:
+    """The same for what a module makes once."""
+    with nights.without_ray():
+        yield
+
+
 @pytest.fixture
 def shop(tmp_path: Path, without_ray: None) -> Shop:
     """An empty shop whose nights run in this process."""

@@ -77,7 +77,9 @@ class Nights:
         """The file of a day."""
         return self.folder / "log" / f"{night}.{'jsonl' if self.numbers else 'csv'}"
 
-    def night(self, night: str, model: str | None = None, *, buy: bool = True) -> dict[str, Any]:
+    def night(
+        self, night: str, model: str | None = None, *, buy: bool = True, report: bool = True
+    ) -> dict[str, Any]:
         """A whole night, with a new model of this name if one is given; its recommend record."""
         if buy:
             self.buy(night)
@@ -98,7 +100,8 @@ class Nights:
         manifest = {"counts": counts, **{k: made[k] for k in ("key", "model_id", "snapshot")}}
         publish(store, settings.night, made["staged"], run_id=night, manifest=manifest)
         write_record(store, settings.night, "publish", counts)
-        write_report(store, settings.night, settings)
+        if report:
+            write_report(store, settings.night, settings)
         return made
 
     def train(self, night: str, model: str, snapshot: str) -> None:

@@ -53,7 +53,7 @@ def tables(folder: Path) -> list[Path]:
 def sample(shop: Nights, *, but: str) -> str:
     """A customer whom the newest report shows and every model knows."""
     page = (shop.folder / "store" / f"reports/run_date={NIGHTS[2]}/report.html").read_text()
-    shown = [shop.customer(n) for n in range(24) if f">{shop.customer(n)}</caption>" in page]
+    shown = [shop.customer(n) for n in range(24) if f">{shop.customer(n)}</h3>" in page]
     models = list((shop.folder / "store" / "models").glob("*/users.parquet"))
     known = [set(map(str, pq.read_table(m)["user_id"].to_pylist())) for m in models]
     return next(name for name in shown if name != but and all(name in users for users in known))

@@ -8,6 +8,7 @@ import pytest
 
 from jobs import evaluate, ingest, recommend, train
 from rum_core.data.simulated import simulate, write_days
+from rum_core.evaluation.customers import Explorer
 from rum_core.models.registry import MODELS
 from rum_core.settings import load
 from rum_core.store.audit import audit, expectation
@@ -64,6 +65,11 @@ def test_a_night_of_another_model(name: str, shop: Path) -> None:
     sources = set(lists["source"].to_pylist())
     assert name in sources <= {name, "popular"}
     assert sources == {name} or MODELS[name].by_row
+    explorer = Explorer(store, parts_of(store, made["staged"]), made, settings)
+    for user in lists["user_id"].unique()[:3]:
+        customer = explorer.customer(user)
+        assert customer.accounted
+        assert customer.explanation is None
     reasons = pc.sum(pc.list_value_length(lists["because"])).as_py()
     assert (reasons > 0) == (name == "seqknn")
     for key, part in (("model_id", "all"), ("evaluated_model_id", "train")):

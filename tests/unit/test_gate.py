@@ -7,7 +7,7 @@ import pytest
 
 from rum_core.evaluation.facts import Facts
 from rum_core.evaluation.gate import judge
-from rum_core.evaluation.sections import gate_note, gate_table
+from rum_core.evaluation.steps import gate_note, gate_table
 from rum_core.settings import Gate
 
 EXACT = Gate(metric_drop=0.0)

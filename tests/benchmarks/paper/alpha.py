@@ -73,4 +73,5 @@ def _plot(table: pa.Table, metric: str) -> str:
         ]
         for level in LEVELS
     }
-    return trend(f"alpha-{metric}", f"{LABELS[metric]} by alpha", f"{LABELS[metric]}, %", series)
+    title, label = f"{LABELS[metric]} by alpha", f"{LABELS[metric]}, %"
+    return trend(f"alpha-{metric}", title, label, series, x_label="alpha")

@@ -1,0 +1,67 @@
+"""What the weight of the memory does: held-out metrics at eleven alphas (figure 3 of the paper).
+
+The evaluated model, trained as it was, ranks with each alpha in turn; with counted transitions also
+without them, which shows what is learned alone. A bounded draw of customers is measured.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from rum_core.data.cuts import cut_of
+from rum_core.data.histories import Histories
+from rum_core.evaluation.measure import Row, intervals, new_users
+from rum_core.evaluation.metrics import hit_places, per_user
+from rum_core.evaluation.protocols import ALPHA, held_out_split
+from rum_core.ranking.ranking import Ranker
+from rum_core.store.checkpoint import SavedModel
+
+STEPS = 10  # from 0 to the model's alpha, or to 1 where that is less
+LEARNED = "{name}, learned part"
+
+
+def alpha_rows(
+    model: SavedModel,
+    histories: Histories,
+    table: np.ndarray,
+    *,
+    users: int,
+    top_n: int,
+    exclude_seen: bool,
+    resamples: int,
+    seed: int,
+) -> list[Row]:
+    """Rows of at most `users` trained customers, a seeded draw; none of a model that reads no
+    memory. `table[i]` is the model's index of item i of the histories, -1 where it has none."""
+    if not users or not model.config.get("alpha"):
+        return []
+    new = new_users(model, histories)
+    split = held_out_split(histories, cut=cut_of(model.config), new=new, exclude_seen=exclude_seen)
+    trained = np.flatnonzero(~split.new)
+    chosen = np.sort(np.random.default_rng(seed).permutation(trained)[:users])
+    train = split.train.take(chosen).remap(table)
+    targets = split.targets.take(chosen).remap(table)
+    values = {}
+    for name, alpha, changed in _variants(model):
+        ranking = Ranker(changed).rank(train, top_n=top_n, exclude_seen=exclude_seen)
+        values[name, alpha] = per_user(hit_places(ranking.items, targets), targets.lengths)
+    found = intervals(values, resamples=resamples, seed=seed)
+    plain = {"protocol": ALPHA, "k": top_n}
+    return [
+        {**plain, "model": name, "segment": f"alpha={alpha:g}", **row}
+        for (name, alpha), rows in found.items()
+        for row in rows
+    ]
+
+
+def _variants(model: SavedModel) -> Iterator[tuple[str, float, SavedModel]]:
+    name = str(model.config["model"])
+    largest = max(1.0, float(model.config["alpha"]))
+    configs = {name: model.config}
+    if model.config.get("transitions"):
+        configs[LEARNED.format(name=name)] = {**model.config, "transitions": False}
+    for said, config in configs.items():
+        for step in range(STEPS + 1):
+            alpha = round(largest * step / STEPS, 6)
+            yield said, alpha, replace(model, config={**config, "alpha": alpha})
