@@ -1,7 +1,8 @@
 """The flow `rum backfill`: the nights of a range of dates, one after another.
 
-A night that is published is left as it is, so a backfill that was cut off goes on where it was. It
-stops at the first night that fails: each one is held against the nights before it.
+A night that is published is left as it is, and one that is older than all that are kept is passed
+over, so a backfill that was cut off goes on where it was. It stops at the first night that fails:
+each one is held against the nights before it.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from flows.nightly import rum
 from flows.notices import tell
 from rum_core.errors import RumError
 from rum_core.settings import load
+from rum_core.store.layout import Store
+from rum_core.store.retention import kept_from
 
 log = logging.getLogger("rum")
 
@@ -61,8 +64,13 @@ def backfill(
     Returns:
         the paths of the published tables
     """
-    tables = []
+    given = [*(["--config", config] if config else []), *settings]
+    chosen, tables = load(given, prog=PROG), []
     for night in nights(first, last):
+        oldest = kept_from(Store.open(chosen.store), chosen.keep.nights)
+        if oldest and night < oldest:
+            log.info("%s is older than the %d nights that are kept", night, chosen.keep.nights)
+            continue
         log.info("night of %s", night)
         tables.append(rum(config, night, force=force, settings=settings))
     return tables

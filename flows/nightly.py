@@ -32,7 +32,7 @@ from rum_core.store.checkpoint import model_dir
 from rum_core.store.layout import Store, read_record, write_record
 from rum_core.store.lock import night_lock
 from rum_core.store.publish import FILE, night_path, published
-from rum_core.store.retention import retain
+from rum_core.store.retention import kept_from, retain
 from rum_core.store.sweep import sweep
 
 log = logging.getLogger("rum")
@@ -143,6 +143,7 @@ def rum(
         if published(store, chosen.night) and not chosen.force:
             log.info("%s is already published; --force does it again", chosen.night)
         else:
+            _refuse_outdated(store, chosen)
             _jobs(store, tuple(STORY), arguments, mark, still_mine)
             audit_and_publish(chosen, _run_id(chosen.night), still_mine)
             store.remove(report_path(chosen.night))
@@ -151,6 +152,19 @@ def rum(
         if not store.exists(report_path(chosen.night)):
             report(chosen)
     return store.full(f"{night_path(chosen.night)}/{FILE}")
+
+
+class OutdatedError(RumError):
+    """A night so old that it would be deleted as soon as it is published."""
+
+
+def _refuse_outdated(store: Store, chosen: Settings) -> None:
+    oldest = kept_from(store, chosen.keep.nights)
+    if oldest and chosen.night < oldest:
+        raise OutdatedError(
+            f"{chosen.night} is older than {oldest}, the oldest of the {chosen.keep.nights} nights "
+            "that are kept: raise keep.nights, or ask for a later night"
+        )
 
 
 def _jobs(
@@ -175,9 +189,9 @@ def _train_ahead(
     while published(store, day):
         day += timedelta(days=1)
     arguments = [*arguments, "--run_date", day.isoformat(), "--force"]
+    write_record(store, day, "ahead", {})  # before, so that no end of this run can lose the model
     _jobs(store, AHEAD, arguments, mark, still_mine)
     record = read_record(store, day, "train") or {}
-    write_record(store, day, "train", {**record, "ahead": True})
     log.info("the night of %s will serve model %s", day, record["model_id"])
     return store.full(model_dir(record["model_id"]))
 

@@ -5,5 +5,5 @@ set -eu
 prefect work-pool create rum --type process --overwrite
 prefect work-pool set-concurrency-limit rum 1 # one run at a time on the store
 prefect --no-prompt deploy --prefect-file infra/prefect.yaml --all
-prefect automation inspect "rum without a heartbeat" >/dev/null 2>&1 ||
-  prefect automation create --from-file infra/automations.yaml
+prefect --no-prompt automation delete "rum without a heartbeat" || true # not there the first time
+prefect automation create --from-file infra/automations.yaml

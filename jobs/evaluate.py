@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.runtime import over_users, ray_session, run_job
 from rum_core import schema
@@ -31,6 +32,7 @@ from rum_core.evaluation.metrics import LABELS
 from rum_core.evaluation.protocols import ALL, FOLLOWING, HELD_OUT, PAPER
 from rum_core.evaluation.report import earlier_nights, evaluations_path
 from rum_core.progress import counting
+from rum_core.ranking.rules import HOLDOUT
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel, load_model
 from rum_core.store.layout import Store, read_record, write_record
@@ -187,8 +189,11 @@ def following(settings: Settings, store: Store) -> list[Row]:
     histories = read_histories(store, snapshot.id)
     rows: list[Row] = []
     for listed in nights:
-        columns = [schema.USER_ID, schema.RANK, schema.ITEM_ID, schema.MODEL_ID]
+        columns = [schema.USER_ID, schema.RANK, schema.ITEM_ID, schema.MODEL_ID, schema.SOURCE]
         lists = store.read_table(f"{night_path(listed)}/{FILE}", columns)
+        lists = lists.filter(pc.not_equal(lists[schema.SOURCE], HOLDOUT))  # not the model's
+        if not len(lists):
+            continue
         last = min(listed + timedelta(days=settings.evaluate.follow_days), settings.night)
         found = following_rows(
             histories,
@@ -196,6 +201,7 @@ def following(settings: Settings, store: Store) -> list[Row]:
             lists,
             listed=listed,
             until=last,
+            top_n=settings.recommend.top_n,
             exclude_seen=settings.recommend.exclude_seen,
             resamples=settings.evaluate.resamples,
             seed=settings.train.seed,

@@ -103,7 +103,7 @@ def _not_due(store: Store, night: date, recipe: str, every_days: int) -> dict[st
         if day is None or day > night:
             continue
         record = read_record(store, day, "train") or {}
-        if day == night and not record.get("ahead"):
+        if day == night and read_record(store, day, "ahead") is None:
             continue
         if record.get("recipe") == recipe and not _held_back(store, day, record):
             age = (night - date.fromisoformat(record["trained_on"])).days

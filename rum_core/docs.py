@@ -16,7 +16,7 @@ PAGE = Path("docs/settings.md")
 READ_BY = {
     "jobs/ingest.py": ("source", "history"),
     "jobs/train.py": ("history", "model", "train", "recommend"),
-    "jobs/evaluate.py": ("source", "recommend", "evaluate"),
+    "jobs/evaluate.py": ("source", "train", "recommend", "evaluate"),
     "jobs/recommend.py": ("source", "recommend", "rules"),
     "jobs/tune.py": ("history", "model", "train", "recommend", "tune"),
     "jobs/backtest.py": (
@@ -28,7 +28,8 @@ READ_BY = {
         "evaluate",
         "backtest",
     ),
-    "flows/nightly.py": ("source", "evaluate", "keep", "gate"),
+    "jobs/explain.py": ("source", "recommend", "rules"),
+    "flows/nightly.py": ("source", "recommend", "rules", "evaluate", "keep", "gate"),
 }
 HEAD = f"""# Settings
 

@@ -57,6 +57,7 @@ def replay(
             lists,
             listed=night,
             until=night + timedelta(days=settings.evaluate.follow_days),
+            top_n=settings.recommend.top_n,
             exclude_seen=settings.recommend.exclude_seen,
         )
         columns = [

@@ -26,8 +26,9 @@ from rum_core.data.items import read_titles
 from rum_core.data.sheets import SheetError
 from rum_core.data.snapshots import bucket_number, load_manifest, load_snapshot
 from rum_core.errors import RumError
+from rum_core.models.registry import MODELS
 from rum_core.ranking.explanation import Explanation, explain, nearest, without_memory
-from rum_core.ranking.ranking import Ranker, candidate_items
+from rum_core.ranking.ranking import POPULAR, Ranker, candidate_items
 from rum_core.ranking.rules import HOLDOUT, Rules, read_rules
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import load_model
@@ -36,6 +37,7 @@ from rum_core.store.publish import FILE, TABLE, night_path, parts_of
 
 log = logging.getLogger(__name__)
 
+OF_THE_NIGHT = {"model_id", "snapshot", "code_version", "top_n", "exclude_seen", "because"}
 NEAREST = 5  # items shown of a latent feature
 FEATURES = 5  # latent features shown, those that carried most
 OTHER_ITEMS = (
@@ -112,7 +114,8 @@ class Explorer:
         self.candidates = read_candidates(file, self.model.catalog) if file else None
         able = candidate_items(self.model, self.candidates, self.asked["top_n"], self.rules)
         wanted = {"candidates": hashlib.sha256(able.tobytes()).hexdigest(), **self.rules.key()}
-        self.same = all(made["key"].get(name) == value for name, value in wanted.items())
+        told = {n: v for n, v in made["key"].items() if n not in OF_THE_NIGHT}
+        self.same = told == wanted
         boost_alone = replace(Rules.none(len(model.catalog)), boost=self.rules.boost)
         self.ranker = Ranker(self.model, boost_alone)
         self.titles = titles_of(settings, self.catalog.ids)
@@ -136,7 +139,8 @@ class Explorer:
         known = history.remap(self.table)
         source = listed[0][schema.SOURCE]
         own = [row[schema.ITEM_ID] for row in listed if row[schema.SOURCE] == source]
-        items = self.model.catalog.index_of(own[: 0 if source == HOLDOUT else None])
+        not_by_model = source == HOLDOUT or (source == POPULAR and self._ranked(known))
+        items = self.model.catalog.index_of(own[: 0 if not_by_model else None])
         scores = self._scores(known, items)
         explanation, features, without = None, np.zeros(0, np.int64), []
         if source == "rum":
@@ -172,6 +176,12 @@ class Explorer:
             f"there is no customer {str(user_id)[:80]!r} on the night of {self.manifest.night}: "
             "ids are written as in the log"
         )
+
+    def _ranked(self, known: Histories) -> bool:
+        """Whether the model ranks such a customer: what he got instead is for rules.min_score."""
+        name = str(self.model.config["model"])
+        rows = self.ranker.rows(known) if MODELS[name].by_row else known.known().lengths - 1
+        return name != POPULAR and bool(known.known().lengths[0]) and int(rows[0]) >= 0
 
     def _scores(self, known: Histories, items: np.ndarray) -> np.ndarray:
         """The scores (N,) of items, made as those of a whole catalogue are."""

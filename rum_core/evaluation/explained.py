@@ -25,7 +25,9 @@ def summary(customer: Customer) -> list[str]:
     if customer.source == HOLDOUT:
         said.append("Popular items: this customer is held out (rules.holdout).")
     elif customer.source == POPULAR:
-        said.append("Popular items: the model knows nothing of what this customer bought.")
+        knows_nothing = "the model knows nothing of what this customer bought."
+        weak = "what the model would name scores less than rules.min_score."
+        said.append(f"Popular items: {knows_nothing if len(customer.scores) else weak}")
     elif explanation is None:
         said.append(f"The list is of {show(customer.source)}, which has no memory to look into.")
     elif len(explanation.slots):

@@ -29,20 +29,29 @@ def following_rows(
     *,
     listed: date,
     until: date,
+    top_n: int,
     exclude_seen: bool,
     resamples: int,
     seed: int,
 ) -> list[Row]:
-    """Rows of the list of the night `listed` (user_id, rank, item_id), measured up to `until`.
+    """Rows of the list of the night `listed` (user_id, rank, item_id), measured up to `until` and
+    to N places at most.
 
     `histories` and `catalog` are of a snapshot of `until` or later. Customers count who had a list
     and then bought an item that it could have held. No row if there is none.
     """
     _, values = following_values(
-        histories, catalog, lists, listed=listed, until=until, exclude_seen=exclude_seen
+        histories,
+        catalog,
+        lists,
+        listed=listed,
+        until=until,
+        top_n=top_n,
+        exclude_seen=exclude_seen,
     )
     found = intervals(values, resamples=resamples, seed=seed)
-    plain = {"protocol": FOLLOWING, "segment": f"list {listed.isoformat()}", "k": longest(lists)}
+    k = _places(lists, top_n)
+    plain = {"protocol": FOLLOWING, "segment": f"list {listed.isoformat()}", "k": k}
     return [{**plain, "model": name, **row} for name, rows in found.items() for row in rows]
 
 
@@ -53,11 +62,13 @@ def following_values(
     *,
     listed: date,
     until: date,
+    top_n: int,
     exclude_seen: bool,
 ) -> tuple[npt.NDArray[np.int64], dict[str, Floats]]:
     """The customers that `following_rows` counts (U,), rows of `histories`, and METRICS (U, 6) of
-    their lists and of MostPopular's."""
-    n = longest(lists)
+    their lists and of MostPopular's, which are as long."""
+    n = _places(lists, top_n)
+    lists = lists.filter(pc.less_equal(lists[schema.RANK], n))
     owner = pc.index_in(
         lists[schema.USER_ID].cast(histories.user_ids.type), value_set=histories.user_ids
     )
@@ -82,12 +93,14 @@ def following_values(
     known = Catalog(catalog.ids, counts.astype(np.int64), catalog.hashes)
     model = SavedModel(POPULAR, {"model": POPULAR}, {}, known, histories.user_ids.slice(0, 0), {})
     popular = rank(model, before, top_n=n, exclude_seen=exclude_seen).items
+    own = np.bincount(row[owner[mine]], minlength=len(users))  # a segment's lists may be shorter
+    popular = np.where(np.arange(n) < own[:, None], popular, -1)
     return users, {
         name: per_user(hit_places(items, targets), targets.lengths)
         for name, items in ((PUBLISHED, published), (POPULAR, popular))
     }
 
 
-def longest(lists: pa.Table) -> int:
-    """N, the places of the longest list."""
-    return int(pc.max(lists[schema.RANK]).as_py() or 0)
+def _places(lists: pa.Table, top_n: int) -> int:
+    """How many places are measured: N, or fewer where no list is so long."""
+    return min(top_n, int(pc.max(lists[schema.RANK]).as_py() or 0))

@@ -70,7 +70,9 @@ def save_report(store: Store, night: date, page: bytes) -> None:
 def sampled(page: str, customer: object) -> list[str]:
     """What a page shows of a customer, as it stands in it."""
     name = re.escape(str(escape(show(customer))))
-    return re.findall(rf'<article aria-label="{name}">.*?</article>\n', page, flags=re.DOTALL)
+    now = rf'<article aria-label="{name}">.*?</article>\n'
+    before = rf'<div class="scroll"[^>]* aria-label="{name}">\n<table>.*?</table>\n</div>\n'
+    return re.findall(f"{now}|{before}", page, flags=re.DOTALL)
 
 
 def context(store: Store, night: date, settings: Settings) -> dict[str, Any]:

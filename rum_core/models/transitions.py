@@ -20,7 +20,7 @@ RUN = 1024  # items that a thread takes at a time
 
 
 def weights_of(histories: Histories, catalog: Catalog, model: Model) -> Tensors:
-    """The weights as stored, of the purchases that `catalog` counts."""
+    """The weights as stored, of these purchases; `catalog` counts them for the last resort."""
     n = np.bincount(histories.items, minlength=len(catalog))
     ways = 2 if model.backward else 1
     room = np.minimum(ways * model.gap * n, min(model.neighbours, len(catalog)))

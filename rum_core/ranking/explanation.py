@@ -13,7 +13,7 @@ import pyarrow as pa
 from scipy.special import softmax
 
 from rum_core.data.histories import Histories
-from rum_core.ranking.bias import item_bias
+from rum_core.ranking.bias import boost_of, item_bias
 from rum_core.ranking.feature_level import Writes, replay
 from rum_core.store.checkpoint import SavedModel
 
@@ -69,7 +69,8 @@ def explain(
     carried = config["alpha"] * z * (q @ M.T) if plain else None
     counted = _counted(model, slots, items) if config.get("transitions") else None
     v = np.zeros(len(items)) if counted is None else counted.sum(axis=1)
-    size = v + np.abs(scores.astype(np.float64) - v)
+    scores = scores.astype(np.float64) - boost_of(model)[items]
+    size = v + np.abs(scores - v)
     share = v / np.where(size > 0, size, 1)
     return Explanation(slots, z, q @ p, bias, carried, counted, share)
 

@@ -64,9 +64,20 @@ def retain(store: Store, nights: int) -> Outdated:
     return found
 
 
+def kept_from(store: Store, nights: int) -> date | None:
+    """The oldest of the newest `nights` published nights, before which no new one would stay; None
+    while there are fewer."""
+    whole = _whole(store)
+    return whole[-nights] if len(whole) >= nights else None
+
+
+def _whole(store: Store) -> list[date]:
+    return [day for day in published_nights(store) if published(store, day) is not None]
+
+
 def outdated(store: Store, nights: int) -> Outdated:
     """What may go when the newest `nights` published nights are kept."""
-    whole = [day for day in published_nights(store) if published(store, day) is not None]
+    whole = _whole(store)
     if len(whole) <= nights:
         return Outdated([], [], [], [])
     oldest = whole[-nights]

@@ -200,7 +200,7 @@ def _phase(
     bought = Bought.of(part, len(catalog))
     fixed = {}
     if settings.model.counts:
-        counted = transitions.tensors_of(part, catalog.counting(part.items), settings.model)
+        counted = transitions.tensors_of(part, catalog, settings.model)
         fixed = {**counted, **mixture(progress.weight)}
     while not progress.finished:
         loss = _epoch(settings, part, bought, worker, model, optimizers, progress)

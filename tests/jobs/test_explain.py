@@ -9,6 +9,7 @@ import pytest
 from jobs import explain
 from rum_core.evaluation.customers import Customer, CustomerError, Explorer, lists_of
 from rum_core.evaluation.explained import summary, tables
+from rum_core.settings import Rules
 from rum_core.store.publish import published
 from tests.jobs.nights import NIGHTS, Nights
 from tests.jobs.test_rules import Ruled
@@ -180,3 +181,8 @@ def test_lists_by_a_shops_rules_are_accounted_for(tmp_path: Path, ray_free: None
         assert listed.rows[0][1].startswith("Item number")
         assert (listed.rows[-1][-1] == "–") == (filled or customer.source != "rum")
     assert kinds >= {"rum", "filled", "holdout"}
+    assert found.same
+    made, settings = published(shop.store, FIRST) or {}, shop.settings(NIGHTS[0])
+    for rules in (Rules(), settings.rules.model_copy(update={"min_score": 1e6})):
+        changed = settings.model_copy(update={"rules": rules})
+        assert not Explorer(shop.store, found.lists, made, changed).same

@@ -1,8 +1,14 @@
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 
-from flows.backfill import BackfillError, main, nights
+from flows import backfill as module
+from flows.backfill import BackfillError, backfill, main, nights
+from flows.nightly import OutdatedError, _refuse_outdated
+from rum_core.settings import Keep, Settings
+from rum_core.store.layout import Store
+from tests.unit.test_retention import day, of_model, of_night, of_snapshot
 
 
 def test_the_nights_of_a_range_are_in_order_with_both_ends() -> None:
@@ -30,3 +36,37 @@ def test_a_range_that_says_no_night_is_told_in_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("night failed: ")
     assert named in line
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Three published nights, days 5 to 7."""
+    store = Store.open(str(tmp_path))
+    for number in (5, 6, 7):
+        of_model(store, number, number)
+        of_snapshot(store, number)
+        of_night(store, day(number), number, number, lists=True)
+    return store
+
+
+@pytest.mark.parametrize(("keep", "refused"), [(2, range(6)), (3, range(5)), (4, ())])
+def test_a_night_that_would_be_deleted_at_once_is_refused(
+    store: Store, keep: int, refused: range
+) -> None:
+    for number in range(9):
+        asked = Settings(store=store.full(""), run_date=day(number), keep=Keep(nights=keep))
+        if number in refused:
+            with pytest.raises(OutdatedError, match=r"raise keep\.nights"):
+                _refuse_outdated(store, asked)
+        else:
+            _refuse_outdated(store, asked)
+
+
+def test_a_backfill_passes_over_nights_older_than_all_that_are_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[date] = []
+    monkeypatch.setattr(module, "rum", lambda _, night, **__: done.append(night))
+    words = ("--store", store.full(""), "--keep.nights", "2")
+    backfill.fn(day(4), day(8), settings=words)
+    assert done == [day(6) + timedelta(days=n) for n in range(3)]

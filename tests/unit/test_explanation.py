@@ -7,6 +7,7 @@ import pytest
 
 from rum_core.ranking.explanation import explain, nearest, without_memory
 from rum_core.ranking.ranking import Ranker
+from rum_core.ranking.rules import Rules
 from rum_core.store.checkpoint import SavedModel
 from tests.unit.test_opened import jagged, saved
 from tests.unit.test_ranking import LEVELS, a_model, some_histories
@@ -14,7 +15,7 @@ from tests.unit.test_ranking import LEVELS, a_model, some_histories
 
 def explained(model: SavedModel, histories):
     """Each user with a list of the model's own: his purchases, list, scores, reasons and why."""
-    ranker = Ranker(model)
+    ranker = Ranker(model, replace(Rules.none(len(model.catalog)), boost=model.boost))
     ranking = ranker.rank(histories, top_n=4, because=3, exclude_seen=False)
     rows = ranker.rows(histories)
     for u in np.flatnonzero((ranking.source == "rum") & ranking.complete):
@@ -49,6 +50,8 @@ def named(found, items: np.ndarray, weights: np.ndarray) -> None:
 def test_the_parts_add_up_to_the_score(level: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = a_model(level, rng, bias=seed % 2 == 0, alike=0.2)
+    if seed > 1:
+        model = replace(model, boost=rng.normal(size=len(model.catalog)))
     seen = 0
     for history, _, scores, found, (items, weights) in explained(
         model, some_histories(rng, 9, 40, 12)

@@ -203,6 +203,7 @@ def test_earlier_lists_by_hand() -> None:
         lists,
         listed=listed,
         until=until,
+        top_n=5,
         exclude_seen=True,
         resamples=100,
         seed=0,
@@ -225,8 +226,22 @@ def test_earlier_lists_by_hand() -> None:
         lists,
         listed=until,
         until=until,
+        top_n=5,
         exclude_seen=True,
         resamples=100,
         seed=0,
     )
     assert none == []
+    longer = {"user_id": ["u1"], "rank": pa.array([3], pa.int32()), "item_id": ["d"]}
+    again = following_rows(
+        histories,
+        catalog,
+        pa.concat_tables([lists, pa.table(longer)]),
+        listed=listed,
+        until=until,
+        top_n=2,
+        exclude_seen=True,
+        resamples=100,
+        seed=0,
+    )
+    assert again == found  # the longer list of one customer changes nothing for the others
