@@ -376,7 +376,7 @@ class Train(Section):
     )
     epochs: int = Field(30, ge=1, le=10_000, description="passes over the training part, at most")
     patience: int = Field(
-        4,
+        10,
         ge=0,
         le=1000,
         description="epochs without a better validation NDCG before training stops; 0: all epochs "
