@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.processes import free_port, running, wait_for
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests go to one process, for what they share; those of the undisturbed night too."""
     for item in items:
