@@ -8,14 +8,6 @@ import pytest
 from tests.e2e.processes import free_port, running, wait_for
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests go to one process, for what they share; those of the undisturbed night too."""
-    for item in items:
-        night = "undisturbed" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("undisturbed" if night else item.path.name))
-
-
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an S3-compatible server on loopback, a process of its own."""
