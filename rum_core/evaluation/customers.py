@@ -26,7 +26,6 @@ from rum_core.data.items import read_titles
 from rum_core.data.sheets import SheetError
 from rum_core.data.snapshots import bucket_number, load_manifest, load_snapshot
 from rum_core.errors import RumError
-from rum_core.models.registry import MODELS
 from rum_core.ranking.explanation import Explanation, explain, nearest, without_memory
 from rum_core.ranking.ranking import POPULAR, Ranker, candidate_items
 from rum_core.ranking.rules import HOLDOUT, Rules, read_rules
@@ -179,9 +178,8 @@ class Explorer:
 
     def _ranked(self, known: Histories) -> bool:
         """Whether the model ranks such a customer: what he got instead is for rules.min_score."""
-        name = str(self.model.config["model"])
-        rows = self.ranker.rows(known) if MODELS[name].by_row else known.known().lengths - 1
-        return name != POPULAR and bool(known.known().lengths[0]) and int(rows[0]) >= 0
+        knows = self.ranker.knows(known.known(), self.ranker.rows(known))
+        return self.ranker.name != POPULAR and bool(knows[0])
 
     def _scores(self, known: Histories, items: np.ndarray) -> np.ndarray:
         """The scores (N,) of items, made as those of a whole catalogue are."""

@@ -99,9 +99,7 @@ class Ranker:
         block = Block.of(self.rows(histories), known, able, exclude_seen=exclude_seen)
         ranking = empty_ranking(len(block), rules.longest(top_n), because, len(rules.most))
         wanted, held_out = rules.wanted(ids, top_n), rules.held_out(ids)
-        cold = known.lengths == 0
-        if MODELS[self.name].by_row:  # all that it knows of a user is his row
-            cold |= block.rows < 0
+        cold = ~self.knows(known, block.rows)
         ranking.source[:] = np.where(held_out, HOLDOUT, np.where(cold, POPULAR, self.name))
         able_users = block.eligible() >= wanted
         by_model = able_users & ~cold & ~held_out
@@ -123,7 +121,14 @@ class Ranker:
         ranking.items[~ranking.complete] = -1
         return ranking
 
+    def knows(self, known: Histories, rows: np.ndarray) -> np.ndarray:
+        """Which users (U,) bool it has anything to go by: known purchases, and a row (U,) of its
+        table where that is all that it looks at."""
+        bought = known.lengths > 0
+        return bought & (rows >= 0) if MODELS[self.name].by_row else bought
+
     def rows(self, histories: Histories) -> np.ndarray:
+        """Each user's row (U,) of the table of users, -1 where there is none."""
         if "user" not in self.model.tensors or len(self.users) == 0:
             return np.full(len(histories), -1, dtype=np.int64)
         ids = histories.user_ids.cast(self.model.users.type)

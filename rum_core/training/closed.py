@@ -38,6 +38,6 @@ def fit_closed(
         if phase == "select":
             nobody = histories.user_ids.slice(0, 0)
             saved = SavedModel("validated", config_of(settings), tensors, known, nobody, {})
-            validation = (validate(settings, saved, histories, cut, Worker()),)
+            validation = tuple(validate(settings, [saved], histories, cut, Worker()))
         progress = Progress(phase, finished=True, validation=validation)
         yield progress, tensors

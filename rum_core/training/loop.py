@@ -208,11 +208,11 @@ def _phase(
         progress = replace(progress, epoch=epoch, loss=loss)
         if phase == "select":
             saved = _saved(settings, histories, catalog, worker, model, fixed)
-            weight = progress.weight
             if settings.model.counts:
                 ndcg, weight = validate_mixed(settings, saved, histories, cut, worker)
             else:
-                ndcg = validate(settings, saved, histories, cut, worker)
+                (ndcg,) = validate(settings, [saved], histories, cut, worker)
+                weight = progress.weight
             validation = (*progress.validation, ndcg)
             best = int(np.argmax(validation)) + 1
             over = epoch == train.epochs or epoch - best >= train.patience

@@ -32,9 +32,7 @@ def validate_mixed(
     settings: Settings, model: SavedModel, histories: Histories, cut: Cut, worker: Worker
 ) -> tuple[float, float]:
     """Validation NDCG of a model with the weight that makes it largest, and that weight."""
-    found = []
-    for weight in WEIGHTS:
-        mixed = replace(model, tensors={**model.tensors, **mixture(weight)})
-        found.append(validate(settings, mixed, histories, cut, worker))
+    mixed = [replace(model, tensors={**model.tensors, **mixture(w)}) for w in WEIGHTS]
+    found = validate(settings, mixed, histories, cut, worker)
     best = int(np.argmax(found))
     return found[best], WEIGHTS[best]

@@ -3,6 +3,8 @@
 Nothing here sees the test part, or anything that follows the training part.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -21,22 +23,23 @@ SAMPLE = 3  # the stream of random numbers that draws them; the phases have thos
 
 
 def validate(
-    settings: Settings, model: SavedModel, histories: Histories, cut: Cut, worker: Worker
-) -> float:
-    """Mean NDCG@N of the validation cut, from the memory after part "fit"; that part left out.
+    settings: Settings, models: Sequence[SavedModel], histories: Histories, cut: Cut, worker: Worker
+) -> list[float]:
+    """Mean NDCG@N of each model on the validation cut, from the memory after part "fit"; that part
+    left out.
 
-    `model` knows part "fit", and the rows of this worker's users if it has any.
+    Each knows part "fit", and the rows of this worker's users if it has any.
     """
     users, targets = held_back(settings, histories, cut, worker)
     before = cut.part(histories.take(users), "fit")
-    top_n = min(settings.recommend.top_n, len(model.catalog))
-    sums = torch.zeros(2, dtype=torch.float64, device=worker.device)
-    if len(users):
+    sums = torch.zeros(len(models), 2, dtype=torch.float64, device=worker.device)
+    for number, model in enumerate(models if len(users) else ()):
+        top_n = min(settings.recommend.top_n, len(model.catalog))
         lists = Ranker(model).rank(before, top_n=top_n).items
         values = per_user(hit_places(lists, targets), targets.lengths)[:, METRICS.index("ndcg")]
-        sums += torch.tensor([values.sum(), len(values)], device=worker.device)
+        sums[number] += torch.tensor([values.sum(), len(values)], device=worker.device)
     worker.all_reduce(sums)
-    return float(sums[0] / sums[1])
+    return [float(ndcg) for ndcg in sums[:, 0] / sums[:, 1]]
 
 
 def held_back(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -197,17 +198,9 @@ def test_earlier_lists_by_hand() -> None:
             "item_id": ["b", "b", "e", "a", "c", "a", "b", "c", "a", "b"],
         }
     )
-    found = following_rows(
-        histories,
-        catalog,
-        lists,
-        listed=listed,
-        until=until,
-        top_n=5,
-        exclude_seen=True,
-        resamples=100,
-        seed=0,
-    )
+    asked = {"exclude_seen": True, "resamples": 100, "seed": 0}
+    measured = partial(following_rows, histories, catalog, until=until, **asked)
+    found = measured(lists, listed=listed, top_n=5)
     by = {(r["model"], r["metric"]): r for r in found}
     assert by["published", "hit_rate"]["users"] == 2
     assert by["published", "hit_rate"]["hits"] == 1  # u1: b at rank 2; u2: neither a nor c is d
@@ -220,28 +213,7 @@ def test_earlier_lists_by_hand() -> None:
     assert {(r["protocol"], r["segment"], r["k"]) for r in found} == {
         ("following", "list 2011-07-01", 2)
     }
-    none = following_rows(
-        histories,
-        catalog,
-        lists,
-        listed=until,
-        until=until,
-        top_n=5,
-        exclude_seen=True,
-        resamples=100,
-        seed=0,
-    )
-    assert none == []
+    assert measured(lists, listed=until, top_n=5) == []
     longer = {"user_id": ["u1"], "rank": pa.array([3], pa.int32()), "item_id": ["d"]}
-    again = following_rows(
-        histories,
-        catalog,
-        pa.concat_tables([lists, pa.table(longer)]),
-        listed=listed,
-        until=until,
-        top_n=2,
-        exclude_seen=True,
-        resamples=100,
-        seed=0,
-    )
+    again = measured(pa.concat_tables([lists, pa.table(longer)]), listed=listed, top_n=2)
     assert again == found  # the longer list of one customer changes nothing for the others
