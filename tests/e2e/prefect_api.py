@@ -7,6 +7,8 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
+PAGE = 200  # lines
+
 
 @dataclass(frozen=True)
 class Api:
@@ -24,6 +26,25 @@ class Api:
             urllib.request.Request(f"{self.url}/{path}", sent, head), timeout=30
         ) as answer:
             return json.load(answer)
+
+    def lines(self) -> list[str]:
+        """All lines that runs have logged, in order; the server gives PAGE at a time."""
+        found: list[dict[str, Any]] = []
+        while True:
+            asked = {"sort": "TIMESTAMP_ASC", "limit": PAGE, "offset": len(found)}
+            page = self.ask("logs/filter", asked)
+            found += page
+            if len(page) < PAGE:
+                return [entry["message"] for entry in found]
+
+    def lines_until(self, start: str, seconds: float) -> list[str]:
+        """All lines, once one starts so or time is over: a run that is done sends its last ones."""
+        deadline = time.monotonic() + seconds
+        while True:
+            lines = self.lines()
+            if time.monotonic() > deadline or any(line.startswith(start) for line in lines):
+                return lines
+            time.sleep(0.5)
 
     def start(self, deployment: str, **parameters: Any) -> str:
         """Start a run of `flow/deployment`; its id."""

@@ -87,7 +87,7 @@ def test_deployments_train_publish_go_back_and_tell(
             said = run([*start, "--param", f"run_date={NIGHT}"], env, ROOT, timeout=540)
             again = api.start("rum backfill/backfill", **asked, first=NIGHT, last=NIGHT)
             ends.append(api.end_of(again, 200))
-            lines = [entry["message"] for entry in api.ask("logs/filter", {})]
+            lines = api.lines_until(f"{NIGHT} is already published", 60)
         tasks = [found["name"] for found in api.ask("task_runs/filter", {})]
         shown = {found["key"]: str(found["data"]) for found in api.ask("artifacts/filter", {})}
     assert "Completed" in said, worker.read_text()[-3000:]
