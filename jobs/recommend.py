@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from jobs.runtime import over_users, over_work, ray_session, run_job
+from jobs.runtime import WRITE_ARGS, over_users, over_work, ray_session, run_job
 from rum_core import schema
 from rum_core.data.candidates import read_candidates
 from rum_core.data.catalog import Catalog
@@ -270,7 +270,12 @@ def stage(
     lists = over_users(store, snapshot_id, Recommend, arguments, workers, files=found.files)
     try:
         with watching(_ranked(store, staged, found.active, arguments["top_n"])):
-            lists.write_parquet(store.full(staged), filesystem=store.fs, compression="zstd")
+            lists.write_parquet(
+                store.full(staged),
+                filesystem=store.fs,
+                ray_remote_args=WRITE_ARGS,
+                compression="zstd",
+            )
     except OSError as error:
         raise StoreError(f"cannot write lists to {staged}: {one_line(error)[-300:]}") from None
 

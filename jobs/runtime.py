@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pickle import dumps, loads
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 from ray.exceptions import RayError
@@ -20,6 +21,7 @@ from rum_core.story import story_handler
 
 log = logging.getLogger("rum")
 
+WRITE_ARGS = {"num_cpus": 0.5}  # of the tasks that write what actors make: `_smallest_node`
 BLOCK_USERS = 16_384  # rows that one call of an actor gets, at most
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -100,7 +102,7 @@ def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]
 def over_users(
     store: Store,
     snapshot_id: str,
-    actor_class: type,
+    actor_class: Callable[..., Callable[[pa.Table], pa.Table]],
     constructor_kwargs: dict[str, Any],
     workers: int,
     files: list[str] | None = None,
@@ -109,8 +111,8 @@ def over_users(
 
     `actor_class(**constructor_kwargs)` is made once in each of `workers` actors (0: one a core) and
     called with arrow tables of schema.histories rows, of any number and in any order. `files`: only
-    the users in these parts. Lazy: the work is done when the result is written or iterated.
-    StoreError if the snapshot is not there.
+    the users in these parts. Lazy: the work is done when the result is written, with WRITE_ARGS, or
+    iterated. StoreError if the snapshot is not there.
     """
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
     workers = workers or cores
@@ -119,24 +121,65 @@ def over_users(
         files = [file for file in store.files(folder) if file.endswith(".parquet")]
     if not files:
         raise StoreError(f"there are no histories in {store.full(folder)}; run jobs/ingest.py")
-    users = sum(_rows(store, file) for file in files)
-    # one core is left to the tasks that read and write, or a small machine would wait for ever
+    rows = [_rows(store, file) for file in files]
+    blocks = blocks_of(files, rows, max(1, min(BLOCK_USERS, -(-sum(rows) // workers))))
     threads = str(max(1, cores // workers))
-    return (
-        ray.data.read_parquet(
-            [store.full(file) for file in files], filesystem=store.fs, partitioning=None
-        )
-        .repartition(target_num_rows_per_block=max(1, min(BLOCK_USERS, -(-users // workers))))
-        .map_batches(
-            actor_class,
-            fn_constructor_kwargs=constructor_kwargs,
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=min(0.5, (cores - 1) / workers),
-            runtime_env={"env_vars": dict.fromkeys(THREAD_LIMITS, threads)},
-        )
+    return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
+        _Reads,
+        fn_constructor_args=(store, actor_class, constructor_kwargs),
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=_smallest_node() / 2 / workers,
+        runtime_env={"env_vars": dict.fromkeys(THREAD_LIMITS, threads)},
     )
+
+
+class _Reads:
+    """An actor that is told which rows to read, so that no task of Ray's reads for it."""
+
+    def __init__(
+        self,
+        store: Store,
+        actor_class: Callable[..., Callable[[pa.Table], pa.Table]],
+        constructor_kwargs: dict[str, Any],
+    ) -> None:
+        self.store, self.actor = store, actor_class(**constructor_kwargs)
+
+    def __call__(self, blocks: pa.Table) -> Iterator[pa.Table]:
+        for block in blocks.to_pylist():
+            rows = [
+                self.store.read_table(span["file"]).slice(span["start"], span["rows"])
+                for span in block["spans"]
+            ]
+            yield self.actor(pa.concat_tables(rows))
+
+
+def blocks_of(files: list[str], rows: list[int], most: int) -> list[dict[str, Any]]:
+    """Every row of these files once, in blocks of `most` rows (the last may have fewer); files
+    without rows are one block."""
+    if not any(rows):
+        return [{"spans": [{"file": file, "start": 0, "rows": 0} for file in files]}]
+    blocks: list[dict[str, Any]] = []
+    room = 0
+    for file, there in zip(files, rows, strict=True):
+        start = 0
+        while start < there:
+            if not room:
+                blocks.append({"spans": []})
+                room = most
+            taken = min(room, there - start)
+            blocks[-1]["spans"].append({"file": file, "start": start, "rows": taken})
+            start, room = start + taken, room - taken
+    return blocks
+
+
+def _smallest_node() -> float:
+    """Cores of the smallest node that has any. All actors together ask for half of them and a task
+    that writes for half a core, so that whichever nodes die, one that is left has room for both: a
+    pool that asks for more waits for ever for a core that it holds itself."""
+    cores = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    return min((c for c in cores if c >= 1), default=1.0)
 
 
 def _rows(store: Store, path: str) -> int:
