@@ -13,6 +13,7 @@ from rum_core.evaluation.lift import DIFFERENCE, OTHERS
 from rum_core.evaluation.metrics import LABELS, METRICS
 from rum_core.evaluation.protocols import ALL, PAPER, TIME
 from rum_core.evaluation.tables import Row, Table, interval, percent, show
+from rum_core.ranking.ranking import POPULAR
 from rum_core.ranking.rules import HOLDOUT
 
 CATALOGUE = {
@@ -61,9 +62,8 @@ def headline(held_out: list[Row], former: list[Row], evaluate: Row | None) -> li
         change = ""
         if before and before["value"] is not None:
             points = 100 * (row["value"] - before["value"])
-            since = f"since {before['run_date']}"
-            change = f"{'▲' if points > 0 else '▼'} {points:+.3f} points {since}"
-            change = change if points else f"no change {since}"
+            change = f"{'▲' if points > 0 else '▼'} {points:+.3f} points" if points else "no change"
+            change += f"\nsince {before['run_date']}"
         figures_.append(
             {
                 "label": f"{NAMES[metric]}@{row['k']}",
@@ -83,8 +83,12 @@ def _of(held_out: list[Row], evaluate: Row | None) -> Row:
 
 def hits_note(held_out: list[Row], evaluate: Row | None) -> str:
     """How many customers the headline figures come from."""
-    row = _pick(held_out, **{**_of(held_out, evaluate), "metric": "hit_rate"})
-    return "" if row is None else f"A hit for {_hits(row)} customers measured."
+    of = {**_of(held_out, evaluate), "metric": "hit_rate"}
+    row, popular = _pick(held_out, **of), _pick(held_out, **{**of, "model": POPULAR})
+    beside = (
+        f" MostPopular has one for {popular['hits']:,}." if popular and popular is not row else ""
+    )
+    return "" if row is None else f"A hit for {_hits(row)} customers measured.{beside}"
 
 
 PROTOCOLS = {
