@@ -67,7 +67,8 @@ def test_deployments_train_publish_go_back_and_tell(
             Api(api.url, "admin:guessed").ask("logs/filter", {})
         for _ in range(2):  # again, as after an upgrade
             deployed = run([str(ROOT / "infra" / "deploy.sh")], env, ROOT)
-        assert "Deleted automation" in deployed
+        assert len(deployed.splitlines()) == 1, deployed
+        assert len(api.ask("automations/filter", {})) == 1
         run(["python", str(ROOT / "infra" / "alive.py"), f"{api.url}/health"], env, ROOT)
         run(["python", "-c", BLOCK, webhook[0]], env, ROOT)
         asked = {
