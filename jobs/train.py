@@ -88,8 +88,7 @@ def train(settings: Settings, store: Store) -> None:
             run = _run if MODELS[settings.model.name].gradients else _make
             record |= {"trained": True, **run(settings, store, snapshot, name)}
             spent = duration(time.monotonic() - began)
-            epochs = f"{record['epochs']} epochs, " if record["epochs"] else ""
-            log.info("made %s (%s%s)", served, epochs, spent)
+            log.info("made %s in %s, epochs: %d", served, spent, record["epochs"])
         store.remove(f"training/{name}")
     record["seconds"] = round(time.monotonic() - began, 3)
     write_record(store, night, "train", record)
