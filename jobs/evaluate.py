@@ -262,8 +262,8 @@ def as_text(rows: list[Row]) -> str:
     if lift:
         held, others, more = lift[HOLDOUT], lift[OTHERS], lift[DIFFERENCE]
         lines.append(
-            f"holdout: HR {percent(held['value'])} of {held['users']}, others "
-            f"{percent(others['value'])} of {others['users']}: "
+            f"holdout ({held['users']} customers): HR {percent(held['value'])}, others "
+            f"({others['users']}): {percent(others['value'])}, "
             f"{100 * more['value']:+.3f} points {interval(more)}"
         )
     return "\n".join(lines)

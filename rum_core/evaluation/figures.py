@@ -108,6 +108,7 @@ def trend(name: str, title: str, y_label: str, series: Series, *, x_label: str =
             axes.errorbar(x, [p.value for p in ordered], yerr=_bars(ordered), label=key, **look)
         step = max(1, -(-len(labels) // 6))
         axes.set_xticks(range(0, len(labels), step), labels[::step])
+        axes.set_xlim(-0.5, len(labels) - 0.5)  # also where there is one night
         axes.set_ylim(bottom=0)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)

@@ -46,7 +46,7 @@ def lift_rows(nights: Sequence[Followed], k: int) -> list[Row]:
     first, last = nights[0].listed, nights[-1].listed
     plain = {
         "protocol": LIFT,
-        "segment": f"lists {first} to {last}",
+        "segment": f"list {first}" if first == last else f"lists {first} to {last}",
         "metric": "hit_rate",
         "k": k,
         schema.MODEL_ID: None,  # lists of several models

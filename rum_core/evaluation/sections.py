@@ -248,7 +248,7 @@ def lift_table(lift: list[Row]) -> Table | None:
     ]
     if not rows:
         return None
-    caption = f"What the model adds: {lift[0]['segment']}, a customer counts once for all of his"
+    caption = f"What the model adds ({lift[0]['segment']}); each customer counts once"
     return Table(caption, ["customers", f"HR@{lift[0]['k']}", "customers with a hit"], rows)
 
 

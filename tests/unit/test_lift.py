@@ -50,3 +50,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say(rate: float, of_holdout: 
             held[row["model"]].append(row["ci_low"] <= truth[row["model"]] <= row["ci_high"])
     for name, found in held.items():
         assert np.mean(found) > 0.92, name
+
+
+def test_one_night_is_no_range_of_nights() -> None:
+    rows = lift_rows([followed(1, [0, 1], [1, 0], [0, 1])], 5)
+    assert {row["segment"] for row in rows} == {"list 2026-11-01"}
