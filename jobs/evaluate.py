@@ -19,7 +19,8 @@ from rum_core.data.cuts import TimeCut, cut_of
 from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError
 from rum_core.evaluation.alphas import alpha_rows
-from rum_core.evaluation.following import following_rows
+from rum_core.evaluation.following import PUBLISHED, following_rows, following_values, places
+from rum_core.evaluation.lift import DIFFERENCE, OTHERS, Followed, lift_rows
 from rum_core.evaluation.measure import (
     Measure,
     Measured,
@@ -28,9 +29,10 @@ from rum_core.evaluation.measure import (
     held_out_rows,
     training_counts,
 )
-from rum_core.evaluation.metrics import LABELS
-from rum_core.evaluation.protocols import ALL, FOLLOWING, HELD_OUT, PAPER
+from rum_core.evaluation.metrics import LABELS, METRICS
+from rum_core.evaluation.protocols import ALL, FOLLOWING, HELD_OUT, LIFT, PAPER
 from rum_core.evaluation.report import earlier_nights, evaluations_path
+from rum_core.evaluation.tables import interval, percent
 from rum_core.progress import counting
 from rum_core.ranking.rules import HOLDOUT
 from rum_core.settings import Settings
@@ -104,7 +106,7 @@ def same_work(
         if record and record.get("key") == key and store.exists(evaluations_path(day)):
             rows = store.read_table(evaluations_path(day)).to_pylist()
             found = {k: record.get(k) for k in FOUND}
-            return [r for r in rows if r["protocol"] != FOLLOWING], found
+            return [r for r in rows if r["protocol"] not in (FOLLOWING, LIFT)], found
     return None
 
 
@@ -180,22 +182,23 @@ def moment_of(model: SavedModel) -> str | None:
 
 
 def following(settings: Settings, store: Store) -> list[Row]:
-    """Rows of the lists of earlier nights; none for a log without times."""
-    nights = [d for d in published_nights(store) if d < settings.night and published(store, d)]
-    nights = nights[-settings.evaluate.trend_nights :] if settings.evaluate.trend_nights else []
-    if not nights or not settings.source.dated:
+    """Rows of the lists of earlier nights, and of the holdout's beside the others'; none for a log
+    without times."""
+    former = [d for d in published_nights(store) if d < settings.night and published(store, d)]
+    former = former[-settings.evaluate.trend_nights :] if settings.evaluate.trend_nights else []
+    if not former or not settings.source.dated:
         return []
     snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
     histories = read_histories(store, snapshot.id)
     rows: list[Row] = []
-    for listed in nights:
+    nights: list[Followed] = []
+    for listed in former:
         columns = [schema.USER_ID, schema.RANK, schema.ITEM_ID, schema.MODEL_ID, schema.SOURCE]
         lists = store.read_table(f"{night_path(listed)}/{FILE}", columns)
-        lists = lists.filter(pc.not_equal(lists[schema.SOURCE], HOLDOUT))  # not the model's
         if not len(lists):
             continue
         last = min(listed + timedelta(days=settings.evaluate.follow_days), settings.night)
-        found = following_rows(
+        users, values = following_values(
             histories,
             snapshot.catalog,
             lists,
@@ -203,11 +206,23 @@ def following(settings: Settings, store: Store) -> list[Row]:
             until=last,
             top_n=settings.recommend.top_n,
             exclude_seen=settings.recommend.exclude_seen,
+        )
+        held_out = pc.filter(lists[schema.USER_ID], pc.equal(lists[schema.SOURCE], HOLDOUT))
+        held = pc.is_in(
+            histories.user_ids.take(pa.array(users)),
+            value_set=held_out.cast(histories.user_ids.type).combine_chunks(),
+        ).to_numpy(zero_copy_only=False)
+        found = following_rows(
+            {name: mine[~held] for name, mine in values.items()},  # the others' are not the model's
+            listed=listed,
+            k=places(lists, settings.recommend.top_n),
             resamples=settings.evaluate.resamples,
             seed=settings.train.seed,
         )
         rows += [{**row, schema.MODEL_ID: lists[schema.MODEL_ID][0].as_py()} for row in found]
-    return rows
+        hits = values[PUBLISHED][:, METRICS.index("hit_rate")] > 0
+        nights.append(Followed(listed, users, hits, held))
+    return [*rows, *lift_rows(nights, settings.recommend.top_n)]
 
 
 def evaluations_table(rows: list[Row], settings: Settings, model: SavedModel) -> pa.Table:
@@ -225,23 +240,32 @@ def evaluations_table(rows: list[Row], settings: Settings, model: SavedModel) ->
 
 
 def as_text(rows: list[Row]) -> str:
-    """The held-out figures of all customers, and those of earlier lists, as plain text."""
+    """The held-out figures of all customers, and those of earlier lists, as plain text of at most
+    100 columns."""
     lines = []
     for protocol in (*HELD_OUT.values(), FOLLOWING):
         shown = [r for r in rows if r["protocol"] == protocol]
         shown = [r for r in shown if protocol == FOLLOWING or r["segment"] == ALL]
         if not shown:
             continue
-        head = " ".join(f"{LABELS[m] + '@' + str(shown[0]['k']):>8}" for m in SHOWN)
+        head = " ".join(f"{LABELS[m] + '@' + str(shown[0]['k']):>7}" for m in SHOWN)
         unit = "%" if protocol == PAPER else f"% ({protocol})"
-        lines.append(f"{unit:<28} {head}   HR interval      customers with a hit")
+        lines.append(f"{unit:<26} {head}  {'HR interval':<16}  with a hit")
         for segment, name in dict.fromkeys((r["segment"], r["model"]) for r in shown):
             of = {r["metric"]: r for r in shown if (r["segment"], r["model"]) == (segment, name)}
             label = f"{segment}, {name}" if protocol == FOLLOWING else name
-            values = " ".join(f"{100 * of[m]['value']:8.3f}" for m in SHOWN)
+            values = " ".join(f"{100 * of[m]['value']:7.3f}" for m in SHOWN)
             hr = of["hit_rate"]
-            interval = f"[{100 * hr['ci_low']:.3f}, {100 * hr['ci_high']:.3f}]"
-            lines.append(f"{label:<28} {values}   {interval:<16} {hr['hits']} of {hr['users']}")
+            hits = f"{hr['hits']} of {hr['users']}"
+            lines.append(f"{label:<26} {values}  {interval(hr):<16}  {hits}")
+    lift = {r["model"]: r for r in rows if r["protocol"] == LIFT}
+    if lift:
+        held, others, more = lift[HOLDOUT], lift[OTHERS], lift[DIFFERENCE]
+        lines.append(
+            f"holdout ({held['users']} customers): HR {percent(held['value'])}, others "
+            f"({others['users']}): {percent(others['value'])}, "
+            f"{100 * more['value']:+.3f} points {interval(more)}"
+        )
     return "\n".join(lines)
 
 

@@ -86,20 +86,14 @@ def ingest(settings: Settings, store: Store) -> None:
             "seconds": round(seconds, 3),
         },
     )
-    log.info(
-        "%d new files: %d of %d lines kept, %d bad, %d dropped by rules; now %d customers, "
-        "%d items, %d purchases (%.1f s)",
-        len(news.new),
-        said["rows_kept"],
-        said["rows_read"],
-        said["rows_bad"],
-        said["rows_rule"],
-        manifest.users,
-        manifest.items,
-        manifest.purchases,
-        seconds,
-    )
-    log.info("%s", books)
+    if said["batch"]:
+        files = f"{len(news.new):,} new file{'s' * (len(news.new) > 1)}"
+        log.info(
+            f"{files}, {said['rows_read']:,} lines: {said['rows_kept']:,} kept, "
+            f"{said['rows_bad']:,} bad, {said['rows_rule']:,} dropped by rules ({seconds:.1f} s)"
+        )
+    for line in (*books.lines(), f"{manifest.users:,} customers, {manifest.items:,} items"):
+        log.info("%s", line)
 
 
 def _with_checksums(

@@ -211,17 +211,14 @@ def recommend(settings: Settings, store: Store) -> None:
     }
     write_record(store, night, "recommend", record)
     log.info(
-        "%d customers, %d rows in %.1f s: %d ranked, the lists of %d stand; %d got popular "
-        "items, %d no list (fewer than %d items left)",
-        counts["users"],
-        counts["rows"],
-        seconds,
-        found.active,
-        found.carried,
-        counts["popular_users"],
-        without,
-        chosen.top_n,
+        f"{counts['users']:,} lists, {counts['rows']:,} rows in {seconds:.1f} s: {found.active:,} "
+        f"customers ranked, the lists of {found.carried:,} stand"
     )
+    if counts["popular_users"] or without:
+        log.info(
+            f"{counts['popular_users']:,} customers got popular items, {without:,} no list (fewer "
+            f"than {chosen.top_n} items left)"
+        )
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from jobs.runtime import ray_session, run_job
 from rum_core.data.snapshots import Snapshot, latest_snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError, one_line
 from rum_core.models.registry import MODELS
-from rum_core.progress import watching
+from rum_core.progress import duration, watching
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import has_model, load_model, save_model
 from rum_core.store.layout import (
@@ -87,6 +87,8 @@ def train(settings: Settings, store: Store) -> None:
                 log.warning("model.%s means nothing to %s: ignored", field, settings.model.name)
             run = _run if MODELS[settings.model.name].gradients else _make
             record |= {"trained": True, **run(settings, store, snapshot, name)}
+            spent = duration(time.monotonic() - began)
+            log.info("made %s in %s, epochs: %d", served, spent, record["epochs"])
         store.remove(f"training/{name}")
     record["seconds"] = round(time.monotonic() - began, 3)
     write_record(store, night, "train", record)

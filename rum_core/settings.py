@@ -90,7 +90,9 @@ class Source(Section):
 
     path: Location = Field("", description="file, folder, glob or URI of the purchase log")
     name: str = Field(
-        "", description="name of the dataset in reports; default: the path's last part"
+        "",
+        description="name of the dataset in reports; default: the path's last part that is no "
+        "pattern",
     )
     format: Literal["csv", "tsv", "jsonl", "parquet", "movielens", "rum"] = Field(
         "csv",
@@ -660,7 +662,9 @@ class Settings(Section):
     @property
     def dataset(self) -> str:
         """The name of the log in tables and reports."""
-        return self.source.name or self.source.path.rstrip("/").rsplit("/", 1)[-1]
+        parts = [part for part in self.source.path.split("/") if part]
+        plain = [part for part in parts if not set(part) & set("*?[")]
+        return self.source.name or (plain or parts or [""])[-1]
 
 
 def config_of(settings: Settings) -> dict[str, Any]:

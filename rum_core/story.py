@@ -6,7 +6,7 @@ from typing import IO
 from rich.console import Console
 from rich.text import Text
 
-from rum_core.progress import NAME
+from rum_core.progress import MARK, NAME
 
 
 class OnTerminal(logging.Handler):
@@ -22,6 +22,7 @@ class OnTerminal(logging.Handler):
         """Show a record."""
         line = self.format(record)
         if record.name == NAME:
+            line = line.replace(MARK, "", 1)
             self.status.update(Text(line, overflow="ellipsis", no_wrap=True))
             self.status.start()
         else:

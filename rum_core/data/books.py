@@ -30,12 +30,14 @@ class Books:
     merged: int
     later: int
 
-    def __str__(self) -> str:
-        forgotten = f" + {self.forgotten} forgotten" if self.forgotten else ""
+    def lines(self) -> tuple[str, str]:
+        """As the night prints them."""
+        forgotten = f" + {self.forgotten:,} forgotten" if self.forgotten else ""
         return (
-            f"{self.batches} batches: {self.read} lines = {self.kept} kept + {self.bad} bad + "
-            f"{self.rule} dropped{forgotten}; {self.live} count = {self.purchases} purchases + "
-            f"{self.merged} merged + {self.later} later"
+            f"{self.read:,} lines so far = {self.kept:,} kept + {self.bad:,} bad + "
+            f"{self.rule:,} dropped{forgotten}",
+            f"{self.live:,} that count = {self.purchases:,} purchases + {self.merged:,} merged + "
+            f"{self.later:,} later",
         )
 
 

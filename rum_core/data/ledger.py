@@ -43,9 +43,9 @@ class Ledger:
         for name, value in settings.items():
             if ledger.source.get(name) != value:
                 raise IngestError(
-                    f"the store {store.root} was filled with source.{name} = "
-                    f"{ledger.source.get(name)!r}, now it is {value!r}; set it back, or take the "
-                    "log into another store"
+                    f"the store {store.root} was filled with source.{name}"
+                    f"{_difference(ledger.source.get(name), value)}; set it back, or take the log "
+                    "into a store of its own (store = ...)"
                 )
         return ledger
 
@@ -159,6 +159,14 @@ def with_batch(
         {**without(ledger, news.replaced).files, **entries},
         {**ledger.batches, news.batch: {**about, **totals, "files": len(entries)}},
     )
+
+
+def _difference(before: Any, now: Any) -> str:
+    """What a setting was and is; of a group of them, the first that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        name = next(name for name in {**before, **now} if before.get(name) != now.get(name))
+        return f".{name}{_difference(before.get(name), now.get(name))}"
+    return f" = {before!r}, now it is {now!r}"
 
 
 def _settings(source: Source) -> dict[str, Any]:

@@ -154,7 +154,8 @@ def _select(
         db.register("raw", raw)
         found = db.sql(f"select {what} from raw").to_arrow_table()
     except duckdb.Error as error:
-        raise IngestError(f"source.drop condition {named} fails: {_short(error)}") from None
+        hint = "; all columns are text: cast(amount as double)" if "cast" in str(error) else ""
+        raise IngestError(f"source.drop condition {named} fails: {_short(error)}{hint}") from None
     finally:
         db.unregister("raw")
     if len(found) != len(raw) or len(found.columns) != len(rules):

@@ -182,9 +182,13 @@ def _weights(explanation: Explanation, slot: int | None) -> list[str]:
         return weights
     counted = explanation.counted_weights[:, slot]
     learned = explanation.learned_weights[:, slot]
+    parts = [
+        f"{100 * c:.0f} counted, {100 * z:.0f} learned"
+        for c, z in zip(counted, learned, strict=True)
+    ]
     return [
-        f"{weight}\n{100 * c:.0f} counted, {100 * z:.0f} learned"
-        for weight, c, z in zip(weights, counted, learned, strict=True)
+        weight if part == "0 counted, 0 learned" else f"{weight}\n{part}"
+        for weight, part in zip(weights, parts, strict=True)
     ]
 
 

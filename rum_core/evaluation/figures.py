@@ -101,12 +101,14 @@ def trend(name: str, title: str, y_label: str, series: Series, *, x_label: str =
         axes = figure.add_subplot()
         for number, (key, points) in enumerate(series.items()):
             ordered = sorted(points, key=lambda p: _in_order(p.label))
-            shift = 0.16 * (number - (len(series) - 1) / 2)  # intervals stay apart
+            apart = min(0.16, 0.02 * len(labels))  # of the intervals of a label
+            shift = apart * (number - (len(series) - 1) / 2)
             x = [labels.index(p.label) + shift for p in ordered]
             look = {**_look(number), "linestyle": "-"}
             axes.errorbar(x, [p.value for p in ordered], yerr=_bars(ordered), label=key, **look)
         step = max(1, -(-len(labels) // 6))
         axes.set_xticks(range(0, len(labels), step), labels[::step])
+        axes.set_xlim(-0.5, len(labels) - 0.5)  # also where there is one night
         axes.set_ylim(bottom=0)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
@@ -126,7 +128,7 @@ def strips(
     rows, columns = [_short(row) for row in rows], [_short(column) for column in columns]
     with rc_context(_STYLE):
         longest = max(map(len, columns))
-        height = 1.1 + 0.24 * len(rows) + 0.055 * longest * (longest > UPRIGHT)
+        height = 1.3 + 0.24 * len(rows) + 0.055 * longest * (longest > UPRIGHT)
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
         n, k = np.indices(weights.shape).reshape(2, -1)
@@ -145,7 +147,8 @@ def strips(
         axes.grid(visible=False)
         scale = [Patch(facecolor=_shade(share), edgecolor=_GRID, linewidth=0.4) for share in SCALE]
         labels = [f"{100 * share:.0f} %" for share in SCALE]
-        figure.legend(scale, labels, loc="outside upper left", ncols=len(scale))
+        legend = {"title": "share of the attention", "alignment": "left"}
+        figure.legend(scale, labels, loc="outside upper left", ncols=len(scale), **legend)
         most = [columns[k] for k in weights.argmax(axis=1)]
         said = "; ".join(
             f"{row}: most on {column}, {100 * strip.max():.0f} %"

@@ -3,6 +3,7 @@
 MostPopular knows what was bought up to the end of the list's own night, no more.
 """
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 
 import numpy as np
@@ -23,34 +24,11 @@ PUBLISHED = "published"
 
 
 def following_rows(
-    histories: Histories,
-    catalog: Catalog,
-    lists: pa.Table,
-    *,
-    listed: date,
-    until: date,
-    top_n: int,
-    exclude_seen: bool,
-    resamples: int,
-    seed: int,
+    values: Mapping[str, Floats], *, listed: date, k: int, resamples: int, seed: int
 ) -> list[Row]:
-    """Rows of the list of the night `listed` (user_id, rank, item_id), measured up to `until` and
-    to N places at most.
-
-    `histories` and `catalog` are of a snapshot of `until` or later. Customers count who had a list
-    and then bought an item that it could have held. No row if there is none.
-    """
-    _, values = following_values(
-        histories,
-        catalog,
-        lists,
-        listed=listed,
-        until=until,
-        top_n=top_n,
-        exclude_seen=exclude_seen,
-    )
+    """Rows of the list of the night `listed`, from what `following_values` says of its customers
+    at K places. No row if there is no customer."""
     found = intervals(values, resamples=resamples, seed=seed)
-    k = _places(lists, top_n)
     plain = {"protocol": FOLLOWING, "segment": f"list {listed.isoformat()}", "k": k}
     return [{**plain, "model": name, **row} for name, rows in found.items() for row in rows]
 
@@ -65,9 +43,13 @@ def following_values(
     top_n: int,
     exclude_seen: bool,
 ) -> tuple[npt.NDArray[np.int64], dict[str, Floats]]:
-    """The customers that `following_rows` counts (U,), rows of `histories`, and METRICS (U, 6) of
-    their lists and of MostPopular's, which are as long."""
-    n = _places(lists, top_n)
+    """The customers who count (U,), rows of `histories`, and METRICS (U, 6) of their lists of the
+    night `listed` (user_id, rank, item_id) and of MostPopular's, which are as long, to N places.
+
+    `histories` and `catalog` are of a snapshot of `until` or later. Customers count who had a list
+    and then bought, up to `until`, an item that it could have held.
+    """
+    n = places(lists, top_n)
     lists = lists.filter(pc.less_equal(lists[schema.RANK], n))
     owner = pc.index_in(
         lists[schema.USER_ID].cast(histories.user_ids.type), value_set=histories.user_ids
@@ -101,6 +83,6 @@ def following_values(
     }
 
 
-def _places(lists: pa.Table, top_n: int) -> int:
+def places(lists: pa.Table, top_n: int) -> int:
     """How many places are measured: N, or fewer where no list is so long."""
     return min(top_n, int(pc.max(lists[schema.RANK]).as_py() or 0))

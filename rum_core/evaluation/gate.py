@@ -14,6 +14,7 @@ from typing import Any
 from rum_core.errors import RumError
 from rum_core.evaluation.facts import Facts, facts_of, facts_of_published
 from rum_core.evaluation.metrics import LABELS
+from rum_core.evaluation.tables import percent
 from rum_core.settings import Gate, Settings
 from rum_core.store.layout import Store, write_record
 
@@ -86,18 +87,18 @@ def _metrics(tonight: Facts, last: Facts, bounds: Gate) -> Iterator[Check]:
         now, then = tonight.metrics.get(metric), last.metrics.get(metric)
         if now and then:
             what = f"held-out {LABELS[metric]} (upper end of its interval)"
-            why = f"of {last.night}, whose lower end was {then['ci_low']:.2%}"
+            why = f"of {last.night}, whose lower end was {percent(then['ci_low'], 2)}"
             bound = then["ci_low"] * (1 - bounds.metric_drop)
             yield _least(metric, what, now["ci_high"], bound, f"gate.metric_drop {why}")
 
 
 def _lists(tonight: Facts, last: Facts, bounds: Gate) -> Iterator[Check]:
-    why = f"gate.coverage of the {last.coverage:.2%} of {last.night}"
+    why = f"gate.coverage of the {percent(last.coverage, 2)} of {last.night}"
     least = bounds.coverage * last.coverage
     yield _least("coverage", "coverage of the candidates", tonight.coverage, least, why)
     most = last.popular + bounds.popular_rise
     most += _chance(most, tonight.lists)
-    why = f"gate.popular_rise over the {last.popular:.2%} of {last.night}"
+    why = f"gate.popular_rise over the {percent(last.popular, 2)} of {last.night}"
     yield _most("popular lists", "share of popular lists", tonight.popular, most, why)
 
 
@@ -117,7 +118,7 @@ def _usual(tonight: Facts, former: list[Facts], bounds: Gate) -> Iterator[Check]
     if tonight.rejected is not None and rejected is not None:
         most = rejected + bounds.rejected_rise
         most += _chance(most, tonight.lines)
-        why = f"gate.rejected_rise over the usual {rejected:.2%}"
+        why = f"gate.rejected_rise over the usual {percent(rejected, 2)}"
         yield _most("unusable lines", "share of unusable lines", tonight.rejected, most, why)
     new = _median(former, "new_purchases")
     if tonight.new_purchases and new is not None:
@@ -134,7 +135,9 @@ def _usual(tonight: Facts, former: list[Facts], bounds: Gate) -> Iterator[Check]
         if value is not None and usual is not None:
             least = bounds.familiar * usual
             least -= _chance(least, of)
-            yield _least(name, what, value, least, f"gate.familiar of the usual {usual:.2%}")
+            yield _least(
+                name, what, value, least, f"gate.familiar of the usual {percent(usual, 2)}"
+            )
 
 
 def _median(former: list[Facts], fact: str) -> float | None:
@@ -161,5 +164,5 @@ def _most(name: str, what: str, value: float, bound: float, why: str) -> Check:
 
 
 def _sentence(what: str, value: float, said: str, bound: float, why: str) -> str:
-    shown = [f"{v:,.0f}" if what.startswith("number") else f"{v:.2%}" for v in (value, bound)]
+    shown = [f"{v:,.0f}" if what.startswith("number") else percent(v, 2) for v in (value, bound)]
     return f"{what} is {shown[0]}, {said} {shown[1]} ({why})"

@@ -2,8 +2,8 @@
 
 "paper": the training part of each user is replayed, the rest are targets. "time": one moment parts
 the two for all users, as a night parts what it knows from what follows. "following": a published
-list against what its customers bought in the days after it. "alpha": as the first two, by the
-weight of the memory.
+list against what its customers bought in the days after it. "lift": the same, of the customers who
+got the model's lists and of those held out. "alpha": as the first two, by the weight of the memory.
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ PAPER = "paper"
 TIME = "time"
 HELD_OUT = {"user": PAPER, "time": TIME}  # by history.split
 FOLLOWING = "following"
+LIFT = "lift"
 ALPHA = "alpha"
 ALL = "all"
 NEW_USERS = "new users"

@@ -23,7 +23,7 @@ from rum_core.errors import RumError, one_line
 from rum_core.evaluation import sections, steps
 from rum_core.evaluation.customers import Explorer, lists_of, rows_of, titles_of
 from rum_core.evaluation.explained import list_table, strip_plot, summary, tables
-from rum_core.evaluation.protocols import ALPHA, FOLLOWING, HELD_OUT
+from rum_core.evaluation.protocols import ALPHA, FOLLOWING, HELD_OUT, LIFT
 from rum_core.evaluation.tables import Row, show
 from rum_core.settings import Settings
 from rum_core.store.checksum import digest
@@ -101,6 +101,7 @@ def context(store: Store, night: date, settings: Settings) -> dict[str, Any]:
         "catalogue": sections.catalogue_table(held_out, models),
         "catalogue_plot": sections.catalogue_plot(held_out, models),
         "following": sections.following_table(following),
+        "lift": sections.lift_table([r for r in rows if r["protocol"] == LIFT]),
         "following_plot": sections.following_plot(following),
         "held_out": sections.held_out_table(held_out, former),
         "held_out_plot": sections.held_out_plot(held_out, former),

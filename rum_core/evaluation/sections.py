@@ -9,9 +9,12 @@ from markupsafe import Markup
 
 from rum_core.evaluation import figures
 from rum_core.evaluation.figures import Point, plot
+from rum_core.evaluation.lift import DIFFERENCE, OTHERS
 from rum_core.evaluation.metrics import LABELS, METRICS
 from rum_core.evaluation.protocols import ALL, PAPER, TIME
-from rum_core.evaluation.tables import Row, Table, percent, show
+from rum_core.evaluation.tables import Row, Table, interval, percent, show
+from rum_core.ranking.ranking import POPULAR
+from rum_core.ranking.rules import HOLDOUT
 
 CATALOGUE = {
     "coverage": "coverage of the catalogue",
@@ -33,15 +36,9 @@ def _pick(rows: Iterable[Row], **wanted: object) -> Row | None:
     return next((r for r in rows if all(r[k] == v for k, v in wanted.items())), None)
 
 
-def _interval(row: Row) -> str:
-    if row["ci_low"] is None:
-        return ""
-    return f"[{100 * row['ci_low']:.3f}, {100 * row['ci_high']:.3f}]"
-
-
 def _figure(row: Row) -> str:
     """A share and, as a remark, its interval."""
-    return f"{percent(row['value'])}\n{_interval(row)}".rstrip()
+    return f"{percent(row['value'])}\n{interval(row)}".rstrip()
 
 
 def _point(row: Row, label: str) -> Point:
@@ -65,14 +62,13 @@ def headline(held_out: list[Row], former: list[Row], evaluate: Row | None) -> li
         change = ""
         if before and before["value"] is not None:
             points = 100 * (row["value"] - before["value"])
-            since = f"since {before['run_date']}"
-            change = f"{'▲' if points > 0 else '▼'} {points:+.3f} points {since}"
-            change = change if points else f"no change {since}"
+            change = f"{'▲' if points > 0 else '▼'} {points:+.3f} points" if points else "no change"
+            change += f"\nsince {before['run_date']}"
         figures_.append(
             {
                 "label": f"{NAMES[metric]}@{row['k']}",
                 "value": percent(row["value"]),
-                "interval": _interval(row),
+                "interval": interval(row),
                 "change": change,
             }
         )
@@ -87,8 +83,12 @@ def _of(held_out: list[Row], evaluate: Row | None) -> Row:
 
 def hits_note(held_out: list[Row], evaluate: Row | None) -> str:
     """How many customers the headline figures come from."""
-    row = _pick(held_out, **{**_of(held_out, evaluate), "metric": "hit_rate"})
-    return "" if row is None else f"A hit for {_hits(row)} customers measured."
+    of = {**_of(held_out, evaluate), "metric": "hit_rate"}
+    row, popular = _pick(held_out, **of), _pick(held_out, **{**of, "model": POPULAR})
+    beside = (
+        f" MostPopular has one for {popular['hits']:,}." if popular and popular is not row else ""
+    )
+    return "" if row is None else f"A hit for {_hits(row)} customers measured.{beside}"
 
 
 PROTOCOLS = {
@@ -113,7 +113,7 @@ def against(evaluate: Row | None) -> Table | None:
         [
             LABELS.get(metric, metric),
             f"{100 * d['value']:+.3f}",
-            _interval(d),
+            interval(d),
             "yes" if d["ci_low"] > 0 else "no",
         ]
         for metric in METRICS
@@ -231,6 +231,25 @@ def following_plot(following: list[Row]) -> Markup | None:
             series.setdefault(row["model"], []).append(_point(row, label))
     title = "Hit rate of earlier lists on the purchases that followed"
     return plot(figures.trend, "following", title, "HR, %", series)
+
+
+def lift_table(lift: list[Row]) -> Table | None:
+    """The holdout beside the others; None where nobody was held out, or none of them bought."""
+    said = {OTHERS: "everybody else", HOLDOUT: "holdout: popular items", DIFFERENCE: "difference"}
+    rows = [
+        [
+            said[row["model"]],
+            f"{100 * row['value']:+.3f} points\n{interval(row)}"
+            if row["model"] == DIFFERENCE
+            else _figure(row),
+            _hits(row) if row["hits"] is not None else "",
+        ]
+        for row in lift
+    ]
+    if not rows:
+        return None
+    caption = f"What the model adds ({lift[0]['segment']}); each customer counts once"
+    return Table(caption, ["customers", f"HR@{lift[0]['k']}", "customers with a hit"], rows)
 
 
 def _held_out(held_out: list[Row], former: list[Row]) -> list[Row]:

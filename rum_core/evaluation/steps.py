@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 from collections.abc import Mapping
 from importlib import metadata
 
@@ -147,7 +148,9 @@ def _cost(step: str, record: Row) -> list[str]:
     idle = record.get("reused") or record.get("trained") is False
     if idle or not isinstance(done, int) or done <= 0:
         return ["", ""]
-    return [f"{done:,} {unit}", f"{1000 * record['seconds'] / done:.3g} ms"]
+    unit = re.sub(r"s\b", "", unit, count=1) if done == 1 else unit
+    each = record["seconds"] / done
+    return [f"{done:,} {unit}", f"{1000 * each:.3g} ms" if each < 1 else f"{each:,.1f} s"]
 
 
 def settings_table(settings: Settings) -> Table:

@@ -27,6 +27,13 @@ def percent(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
+def interval(row: Row) -> str:
+    """The interval of a row of schema.EVALUATIONS in per cent; nothing where it has none."""
+    if row["ci_low"] is None:
+        return ""
+    return f"[{100 * row['ci_low']:.3f}, {100 * row['ci_high']:.3f}]"
+
+
 def item_name(item: object, titles: Mapping[Any, str]) -> str:
     """An item as it is shown to people: by its title where it has one."""
     return f"{show(titles[item])} ({show(item)})" if item in titles else show(item)

@@ -31,9 +31,7 @@ class Memories:
         """Those of a store: `shape` is (K, D), users with fewer purchases are not kept."""
         self.store, self.folder = store, memory_dir(model_id)
         self.shape, self.at_least = shape, at_least
-        self.continued = self.begun = self.purchases = (
-            0  # users and purchases replayed, see `replayed`
-        )
+        self.done: list[np.ndarray] = []  # (3, users): hash, purchases kept, purchases replayed
         self.parts: list[np.ndarray] = []
         rows = []
         for path in memory_parts(store, self.folder):
@@ -56,10 +54,11 @@ class Memories:
         for number in np.unique(part[part >= 0]):
             mine = np.flatnonzero(part == number)
             memory[mine] = self.parts[number][row[mine]]
-        new = known.lengths > done
-        self.continued += int((new & (done > 0)).sum())
-        self.begun += int((new & (done == 0)).sum())
-        self.purchases += int((known.lengths - done).sum())
+        new = np.flatnonzero(known.lengths > done)
+        users = tie_hash(known.user_ids.take(pa.array(new)))
+        self.done.append(
+            np.stack([users, done[new], (known.lengths - done)[new]]).astype(np.uint64)
+        )
         return memory, done
 
     def keep(self, known: Histories, done: np.ndarray, memory: np.ndarray) -> None:
@@ -79,14 +78,16 @@ class Memories:
         write_part(self.store, self.folder, table)
 
     def replayed(self) -> dict[str, int]:
-        """Users and purchases replayed since the last call."""
-        said = {
-            "users_replayed": self.begun + self.continued,
-            "users_continued": self.continued,
-            "purchases_replayed": self.purchases,
+        """Users and purchases replayed since the last call; whoever was replayed twice, as a user
+        is who is ranked deeper for a rule, counts once."""
+        users, kept, new = np.concatenate([np.zeros((3, 0), np.uint64), *self.done], axis=1)
+        first = np.unique(users, return_index=True)[1]
+        self.done = []
+        return {
+            "users_replayed": len(first),
+            "users_continued": int((kept[first] > 0).sum()),
+            "purchases_replayed": int(new[first].sum()),
         }
-        self.continued = self.begun = self.purchases = 0
-        return said
 
     def _find(
         self, known: Histories, done: np.ndarray

@@ -67,7 +67,8 @@ def test_deployments_train_publish_go_back_and_tell(
             Api(api.url, "admin:guessed").ask("logs/filter", {})
         for _ in range(2):  # again, as after an upgrade
             deployed = run([str(ROOT / "infra" / "deploy.sh")], env, ROOT)
-        assert "Deleted automation" in deployed
+        assert len(deployed.splitlines()) == 1, deployed
+        assert len(api.ask("automations/filter", {})) == 1
         run(["python", str(ROOT / "infra" / "alive.py"), f"{api.url}/health"], env, ROOT)
         run(["python", "-c", BLOCK, webhook[0]], env, ROOT)
         asked = {
@@ -107,7 +108,7 @@ def test_deployments_train_publish_go_back_and_tell(
     assert f"run_date={NIGHT}/report.html" in shown["report"]
     assert f"run_date={NIGHT}/recommendations.parquet" in shown["table"]
     assert "HR@5" in shown["metrics"]
-    assert any(line.startswith("recommend: 300 customers") for line in lines)
+    assert any(line.startswith("recommend: 300 lists") for line in lines)
     assert any(line.startswith(f"{NIGHT} is already published") for line in lines)
     store, day = Store.open(str(shop / "store")), date.fromisoformat(NIGHT)
     assert read_record(store, day, "ahead") is not None

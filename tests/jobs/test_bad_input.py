@@ -181,6 +181,7 @@ def test_no_json_at_all(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
         (["--source.columns.time", ""], "set source.columns.time"),
         (["--source.drop", '["nothing = 1"]'], "source.drop condition 'nothing = 1' fails: Binder"),
         (["--source.drop", '["time"]'], "source.drop condition 'time' gives string"),
+        (["--source.drop", '["time <= 0"]'], "columns are text: cast(amount as double)"),
         (["--source.drop", '["1=1) , (2=2"]'], "source.drop"),
         (["--source.drop", '["random() > 0.5"]'], "source.drop condition 'random() > 0.5' fails"),
         (["--source.drop", '["true"]'], "none of 40 lines is kept; mostly: true (40 lines, first "),
@@ -225,7 +226,7 @@ def test_a_rule_reaches_no_file(shop: Shop, capsys: pytest.CaptureFixture[str], 
     [
         (["--source.time-unit", "ms"], "source.time_unit = 's', now it is 'ms'"),
         (["--source.format", "tsv"], "source.format = 'csv', now it is 'tsv'"),
-        (["--source.columns.user", "0"], "source.columns"),
+        (["--source.columns.user", "0"], "source.columns.user = 'user_id', now it is 0; set"),
         (["--source.drop", '["false"]'], "source.drop"),
     ],
 )

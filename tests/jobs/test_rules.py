@@ -162,3 +162,35 @@ def test_the_audit_knows_lists_that_break_a_rule(tmp_path: Path) -> None:
         shop.store.write_table(f"{staged}/0.parquet", lists)
         with pytest.raises(AuditError, match=says):
             audit(shop.store, staged, expected)
+
+
+def test_the_lift_over_the_holdout_is_measured_on_what_followed(shop: Ruled) -> None:
+    shop.night(NIGHTS[0], "m")
+    for night in NIGHTS[1:]:
+        shop.night(night)
+    last = f"run_date={NIGHTS[-1]}"
+    rows = shop.store.read_table(f"evaluations/{last}/evaluations.parquet").to_pylist()
+    lift = {r["model"]: r for r in rows if r["protocol"] == "lift"}
+    bought: dict[str, dict[str, int]] = {}  # customer: item: first night
+    for number, night in enumerate(NIGHTS):
+        for line in shop.log(night).read_text().splitlines()[1:]:
+            user, item, when, amount = line.split(",")
+            if amount != "0" and when.isdigit():
+                bought.setdefault(user, {}).setdefault(item, number)
+    shares: dict[str, dict[str, list[bool]]] = {"holdout": {}, "others": {}}
+    for number, night in enumerate(NIGHTS[:-1]):
+        table = shop.store.read_table(f"recommendations/run_date={night}/recommendations.parquet")
+        items: dict[tuple[str, str], set[str]] = {}
+        for row in table.to_pylist():
+            group = "holdout" if row["source"] == "holdout" else "others"
+            if row["rank"] <= shop.settings(night).recommend.top_n:
+                items.setdefault((group, row["user_id"]), set()).add(row["item_id"])
+        for (group, user), listed in items.items():
+            if new := {item for item, first in bought[user].items() if first > number}:
+                shares[group].setdefault(user, []).append(bool(new & listed))
+    for group, of in shares.items():
+        each = [sum(hits) / len(hits) for hits in of.values()]
+        assert lift[group]["value"] == pytest.approx(sum(each) / len(each))
+        assert (lift[group]["users"], lift[group]["hits"]) == (len(each), sum(h > 0 for h in each))
+    page = shop.folder / "store" / "reports" / last / "report.html"
+    assert "holdout: popular items" in page.read_text()

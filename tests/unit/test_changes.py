@@ -143,6 +143,10 @@ def test_only_what_is_new_is_replayed(writes: Writes, tmp_path: Path) -> None:
         "users_continued": 1,
         "purchases_replayed": 1 + 2,
     }
+    assert later.replayed()["users_replayed"] == 0  # counted since the last call
+    for who in ([0, 1, 2], [2, 0]):  # ranked, then deeper, as a rule asks for
+        later.start(some_users([[1, 2, 3, 4, 0], [5, 6], [7, 7]]).take(np.array(who)))
+    assert later.replayed()["users_replayed"] == 2
     late, exact = night(store, writes, some_users([[1, 2, 1, 3, 4, 0], [5, 6], [7, 7]]), 2)
     assert exact
     assert late.replayed()["purchases_replayed"] == 6

@@ -126,7 +126,7 @@ def test_the_report_shows_each_check_and_that_the_gate_was_off() -> None:
     table = gate_table(record)
     assert table is not None
     assert [row[0] for row in table.rows if row[1] == "no"] == ["coverage"]
-    assert any("10.00%, less than 12.50%" in row[2] for row in table.rows)
+    assert any("10.00 %, less than 12.50 %" in row[2] for row in table.rows)
     assert "off" in gate_note(record)
     assert "off" not in gate_note({**record, "enabled": True})
     assert gate_table(None) is None

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import date
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from rum_core import schema
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
-from rum_core.evaluation.following import following_rows
+from rum_core.evaluation.following import following_rows, following_values, places
 from rum_core.evaluation.measure import (
     Measure,
     Measured,
@@ -198,8 +197,13 @@ def test_earlier_lists_by_hand() -> None:
             "item_id": ["b", "b", "e", "a", "c", "a", "b", "c", "a", "b"],
         }
     )
-    asked = {"exclude_seen": True, "resamples": 100, "seed": 0}
-    measured = partial(following_rows, histories, catalog, until=until, **asked)
+
+    def measured(lists: pa.Table, *, listed: date, top_n: int) -> list[Row]:
+        asked = {"listed": listed, "until": until, "top_n": top_n, "exclude_seen": True}
+        _, values = following_values(histories, catalog, lists, **asked)
+        k = places(lists, top_n)
+        return following_rows(values, listed=listed, k=k, resamples=100, seed=0)
+
     found = measured(lists, listed=listed, top_n=5)
     by = {(r["model"], r["metric"]): r for r in found}
     assert by["published", "hit_rate"]["users"] == 2

@@ -182,7 +182,7 @@ def test_a_night_that_is_split_by_time_is_not_set_beside_others(
     store: Store, settings: Settings
 ) -> None:
     whole_night(store)
-    assert "points since 2011-07-01" in rendered(store, settings)[0]
+    assert "since 2011-07-01" in rendered(store, settings)[0]
     tonight = evaluation(NIGHT, 0.0625)
     protocol = [p if p == "following" else "time" for p in tonight["protocol"].to_pylist()]
     tonight = tonight.set_column(tonight.column_names.index("protocol"), "protocol", [protocol])
@@ -192,7 +192,7 @@ def test_a_night_that_is_split_by_time_is_not_set_beside_others(
     write_record(store, NIGHT, "evaluate", evaluate)
     page, _ = rendered(store, settings)
     assert f"Protocol “time”: the models know what was bought before {moment}" in page
-    assert "points since" not in page
+    assert "since 2011-07-01" not in page
 
 
 def test_the_page_stands_alone_and_its_links_are_alive(store: Store, settings: Settings) -> None:

@@ -143,3 +143,19 @@ def test_a_written_settings_file_does_not_lean_on_defaults():
     fields = from_dict({})
     for section in (fields.model.used(), fields.train.model_dump()):
         assert all(f"\n{name} = " in written for name in section)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("logs/by_day", "by_day"),
+        ("logs/by_day/", "by_day"),
+        ("purchases/*.csv.gz", "purchases"),
+        ("s3://shop/20[0-9]*/day.csv", "day.csv"),
+        ("*.csv", "*.csv"),
+        ("", ""),
+    ],
+)
+def test_a_log_without_a_name_is_called_by_its_path(path, name):
+    assert from_dict({"source": {"path": path}}).dataset == name
+    assert from_dict({"source": {"path": path, "name": "shop"}}).dataset == "shop"
