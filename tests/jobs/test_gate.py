@@ -137,7 +137,7 @@ def test_item_ids_renumbered_in_the_new_file(shop: Shop) -> None:
     for day in range(5):
         shop.night(day)
     strange = [(user, f"x{item}", t) for user, item, t in lines_of(5)]
-    reason = "share of new purchases that are of items known before is 0.00%"
+    reason = "share of new purchases that are of items known before is 0.00 %"
     assert shop.stopped(5, reason, strange) == shop.stopped(5, reason, strange)  # a rerun says so
     mirrored = [(u, f"i{ITEMS - 1 - int(i[1:])}", t) for u, i, t in lines_of(5)]
     shop.stopped(5, "share of these that are of their most bought tenth", mirrored)
