@@ -1,4 +1,4 @@
-"""The settings that the README shows: they are taken, and do what it says of them."""
+"""The settings that README and docs show: they are taken, and do what is said of them."""
 
 import re
 import tomllib
@@ -11,7 +11,8 @@ from jobs import ingest
 from rum_core.settings import from_dict, presets, read_toml, to_toml
 from rum_core.store.layout import Store, read_record
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "rules.md")
 LOG = """customer,sku,paid_at,invoice,quantity
 a,lamp,2026-11-20 10:00:00,1,2
 a,lamp,2026-11-20 10:00:00,1,1
@@ -24,7 +25,8 @@ b,cup,2026-11-21T10:00:00,3,-1
 
 def shown() -> list[dict[str, Any]]:
     """The blocks of settings, in order."""
-    blocks = re.findall(r"```toml\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    text = "".join(page.read_text() for page in PAGES)
+    blocks = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
     return [tomllib.loads(block) for block in blocks]
 
 
