@@ -22,7 +22,7 @@ from rum_core.story import story_handler
 log = logging.getLogger("rum")
 
 WRITE_ARGS = {"num_cpus": 0.5}  # of the tasks that write what actors make: `_smallest_node`
-BLOCK_USERS = 16_384  # rows that one call of an actor gets, at most
+BLOCK_USERS = 65_536  # rows that one call of an actor gets, at most
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 

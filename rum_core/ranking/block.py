@@ -4,8 +4,10 @@ Users never see each other: any split of users into blocks gives the same lists.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numba import njit
 
 from rum_core.data.histories import Histories
 
@@ -34,12 +36,11 @@ class Block:
         cls, rows: np.ndarray, known: Histories, candidates: np.ndarray, *, exclude_seen: bool
     ) -> "Block":
         """A block; with `exclude_seen` a user may not get what is in his history."""
-        users = np.repeat(np.arange(len(rows)), known.lengths)
-        pairs = (users.astype(np.int64) << 32) | known.items
-        pairs = np.unique(pairs) if exclude_seen else pairs[:0]
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum(np.bincount(pairs >> 32, minlength=len(rows)), out=offsets[1:])
-        return cls(rows, known, offsets, (pairs & 0xFFFFFFFF).astype(np.int32), candidates)
+        if exclude_seen:
+            seen, offsets = _distinct(known.items, known.offsets)
+        else:
+            seen, offsets = known.items[:0], np.zeros_like(known.offsets)
+        return cls(rows, known, offsets, seen, candidates)
 
     def take(self, users: np.ndarray) -> "Block":
         """The users at these positions, in this order."""
@@ -54,3 +55,17 @@ class Block:
         at = np.minimum(at, len(self.candidates) - 1)
         taken = np.concatenate([[0], np.cumsum(self.candidates[at] == self.seen)])
         return np.asarray(len(self.candidates) - np.diff(taken[self.seen_offsets]))
+
+
+@njit(cache=True)
+def _distinct(items: Any, offsets: Any) -> Any:
+    """Each user's items, items[offsets[u] : offsets[u + 1]], once and ascending, and offsets."""
+    found, starts, at = np.empty(len(items), np.int32), np.zeros(len(offsets), np.int64), 0
+    for u in range(len(offsets) - 1):
+        mine = np.sort(items[offsets[u] : offsets[u + 1]])
+        for n in range(len(mine)):
+            if n == 0 or mine[n] != mine[n - 1]:
+                found[at] = mine[n]
+                at += 1
+        starts[u + 1] = at
+    return found[:at], starts

@@ -1,29 +1,24 @@
 """The counted part of a READ: w log(1 + c s_ui), s_ui = sum_k decay^age c_ki over a user's memory.
 
-Most items get nothing from it, so a block holds it sparsely: user u's are at[start[u] : stop[u]],
-items ascending, in float64 and summed from the newest slot on. U users, S slots.
+U users, K slots of each, R items in the memories, T candidates a tile. What is exact is in float64
+and summed from the newest slot on.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit, prange
 
 from rum_core.models.item_weights import by_item
+from rum_core.ranking.bags import Bags
 from rum_core.ranking.bias import boost_of
-from rum_core.ranking.select import value_of
+from rum_core.ranking.select import ROUNDING, value_of
 from rum_core.store.checkpoint import SavedModel
 
-RUN = 64  # users that a thread takes at a time
+OF_LOG = 2.0**-20  # relative error of `log_float32`, several times what tests find
 
 
-class Sums(NamedTuple):
-    """Of every user of a block: which items his memory speaks for, and w log(1 + c s)."""
-
-    start: np.ndarray  # (U,) int64
-    stop: np.ndarray  # (U,) int64
-    items: np.ndarray  # int32
-    values: np.ndarray  # float64
+NO_ROWS = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0))
 
 
 class Counted:
@@ -31,18 +26,32 @@ class Counted:
 
     def __init__(self, model: SavedModel) -> None:
         names = ("indptr", "indices", "weights")
-        t = {name: model.tensors[f"transitions.{name}"] for name in names}
-        indptr, indices, weights = by_item(t)
+        indptr, indices, weights = by_item({n: model.tensors[f"transitions.{n}"] for n in names})
         self.rows = (indptr, indices, weights.astype(np.float64))
-        self.mixture = tuple(float(value) for value in model.tensors["mixture"])  # w, c
+        w, c = model.tensors["mixture"]
+        self.mixture = (float(w), float(c))
         self.decay = float(model.config["decay"])
         self.boost = boost_of(model)  # (I,)
 
-    def sums(self, slots: np.ndarray, offsets: np.ndarray) -> Sums:
-        """Of the memories slots[offsets[u] : offsets[u + 1]], oldest first."""
-        lengths = np.diff(self.rows[0])[slots]
-        start = np.concatenate([[0], np.cumsum(lengths)])[offsets]
-        return Sums(*_sums(slots, offsets, start, self.rows, self.decay, self.mixture))
+    def tiles(
+        self, held: np.ndarray, row: np.ndarray, offsets: np.ndarray, candidates: np.ndarray
+    ) -> "Tiles":
+        """s of memories, tile after tile: slot n holds item held[row[n]]."""
+        age = np.repeat(offsets[1:], np.diff(offsets)) - np.arange(len(row)) - 1
+        return Tiles(self, held, Bags(row, offsets, self.decay**age), candidates)
+
+    def most(self, slots: int) -> float:
+        """The largest v of a memory of so many slots."""
+        s = self.rows[2].max(initial=0) * (self.decay ** np.arange(slots)).sum()
+        return float(self.mixture[0] * np.log1p(self.mixture[1] * s))
+
+    def error(self, slots: int) -> float:
+        """How far v of the float32 pass may be from the float64 one, at its worst.
+
+        s is off by slots + 3 roundings at most, 1 + c s by two more, and log adds its own.
+        """
+        of_s = self.mixture[0] * (slots + 8) * ROUNDING
+        return float(of_s + (OF_LOG + 4 * ROUNDING) * self.most(slots))
 
     def blend(
         self,
@@ -50,7 +59,6 @@ class Counted:
         items: np.ndarray,
         scores: np.ndarray,
         memory: tuple[np.ndarray, np.ndarray],
-        sums: Sums,
     ) -> None:
         """Turn attention z (U, N, K) of lists into (1 - l) z + l c / sum c, in place.
 
@@ -58,68 +66,101 @@ class Counted:
         boost; memory: slots and offsets.
         """
         scores = scores - self.boost[items]
-        _blend(z, items, scores, memory, sums, self.rows, self.decay)
+        _blend(z, items, scores, memory, self.rows, self.decay, self.mixture)
 
 
-def nothing(users: int) -> Sums:
-    """Sums of a model without transitions."""
-    none = np.zeros(users, np.int64)
-    return Sums(none, none, np.zeros(0, np.int32), np.zeros(0))
+class Tiles:
+    """s of a block's memories in float32, for one tile of its candidates after another."""
+
+    def __init__(
+        self, counted: Counted, held: np.ndarray, bags: Bags, candidates: np.ndarray
+    ) -> None:
+        self.counted, self.held, self.bags, self.candidates = counted, held, bags, candidates
+        indptr = counted.rows[0]
+        self.next = indptr[held]  # (R,) the first entry of each row that no tile has had yet
+        self.place = np.full(len(indptr) - 1, -1, np.int32)  # (I,) of an item among the candidates
+        self.place[candidates] = np.arange(len(candidates))
+
+    def table(self, start: int, width: int) -> np.ndarray:
+        """c (R, width) of the candidates from `start` on, which must follow those before."""
+        table = np.zeros((len(self.held), width), np.float32)
+        tile = self.candidates[start : start + width]
+        _spread(self.held, self.next, self.counted.rows, self.place, start, tile[-1], table)
+        return table
 
 
 @njit(cache=True, parallel=True)
-def _sums(slots: Any, offsets: Any, start: Any, rows: Any, decay: float, mixture: Any) -> Any:
+def _spread(
+    held: Any, next_: Any, rows: Any, place: Any, start: int, last: int, table: Any
+) -> None:
+    """Write the entries of each held item's row, up to item `last`, into its row of a table."""
     indptr, indices, weights = rows
-    users = len(offsets) - 1
-    stop = start[:-1].copy()
-    items = np.empty(start[-1], np.int32)
-    values = np.zeros(start[-1])  # gaps stay 0
-    for run in prange((users + RUN - 1) // RUN):
-        sums = np.zeros(len(indptr) - 1)
-        touched = np.zeros(len(indptr) - 1, np.bool_)
-        for u in range(run * RUN, min((run + 1) * RUN, users)):
-            weight = 1.0
-            at = start[u]
-            for s in range(offsets[u + 1] - 1, offsets[u] - 1, -1):
-                for n in range(indptr[slots[s]], indptr[slots[s] + 1]):
-                    i = indices[n]
-                    if not touched[i]:
-                        touched[i] = True
-                        items[at] = i
-                        at += 1
-                    sums[i] += weight * weights[n]
-                weight *= decay
-            items[start[u] : at].sort()
-            for n in range(start[u], at):
-                values[n] = mixture[0] * np.log1p(mixture[1] * sums[items[n]])
-                sums[items[n]] = 0.0
-                touched[items[n]] = False
-            stop[u] = at
-    return start[:-1], stop, items, values
+    for r in prange(len(held)):
+        n, stop = next_[r], indptr[held[r] + 1]
+        while n < stop and indices[n] <= last:
+            t = place[indices[n]] - start
+            if t >= 0:
+                table[r, t] = weights[n]
+            n += 1
+        next_[r] = n
+
+
+@njit(cache=True, error_model="numpy")
+def log_float32(y: Any) -> Any:
+    """log of a float32 y >= 1: powers of 2 and the polynomial of Cephes' logf, in a form that the
+    compiler turns into vector instructions."""
+    bits = np.float32(y).view(np.int32)
+    n = np.int32(bits >> 23) - np.int32(127)
+    m = np.int32((bits & 0x7FFFFF) | 0x3F800000).view(np.float32)  # 1 <= m < 2
+    large = m > np.float32(1.41421356)
+    m = m * np.float32(0.5) if large else m
+    e = np.float32(n + np.int32(1)) if large else np.float32(n)
+    x = m - np.float32(1.0)
+    z = x * x
+    p = np.float32(7.0376836292e-2)
+    p = p * x - np.float32(1.1514610310e-1)
+    p = p * x + np.float32(1.1676998740e-1)
+    p = p * x - np.float32(1.2420140846e-1)
+    p = p * x + np.float32(1.4249322787e-1)
+    p = p * x - np.float32(1.6668057665e-1)
+    p = p * x + np.float32(2.0000714765e-1)
+    p = p * x - np.float32(2.4999993993e-1)
+    p = p * x + np.float32(3.3333331174e-1)
+    found = x * z * p + e * np.float32(-2.12194440e-4) - np.float32(0.5) * z
+    return x + found + e * np.float32(0.693359375)
+
+
+@njit(cache=True)
+def counted_sum(slots: Any, rows: Any, decay: float, i: int) -> float:
+    """s of a memory (S,), oldest slot first, for item i."""
+    indptr, indices, weights = rows
+    weight, s = 1.0, 0.0
+    for k in range(len(slots) - 1, -1, -1):
+        s += weight * value_of(indices, weights, indptr[slots[k]], indptr[slots[k] + 1], i)
+        weight *= decay
+    return s
 
 
 @njit(cache=True, parallel=True)
 def _blend(
-    z: Any, items: Any, scores: Any, memory: Any, sums: Any, rows: Any, decay: float
+    z: Any, items: Any, scores: Any, memory: Any, rows: Any, decay: float, mixture: Any
 ) -> None:
     slots, offsets = memory
-    start, stop, of, values = sums
     indptr, indices, weights = rows
     for u in prange(len(items)):
         mine = slots[offsets[u] : offsets[u + 1]]
         parts = np.empty(len(mine))
         for n in range(items.shape[1]):
             i = items[u, n]
-            counted = value_of(of, values, start[u], stop[u], i)
-            if counted <= 0.0:
-                continue
-            share = counted / (counted + abs(scores[u, n] - counted))
             weight, total = 1.0, 0.0
             for s in range(len(mine) - 1, -1, -1):
                 first, last = indptr[mine[s]], indptr[mine[s] + 1]
                 parts[s] = weight * value_of(indices, weights, first, last, i)
                 total += parts[s]
                 weight *= decay
-            if total > 0.0:
-                for s in range(len(mine)):
-                    z[u, n, s] = (1.0 - share) * z[u, n, s] + share * parts[s] / total
+            if total <= 0.0:
+                continue
+            counted = mixture[0] * np.log1p(mixture[1] * total)
+            share = counted / (counted + abs(scores[u, n] - counted))
+            for s in range(len(mine)):
+                z[u, n, s] = (1.0 - share) * z[u, n, s] + share * parts[s] / total

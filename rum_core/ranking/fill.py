@@ -41,13 +41,10 @@ def fill(
     block: Block,
     wanted: np.ndarray,
     rules: Rules,
-    cells: int,
     least: float = -np.inf,
 ) -> np.ndarray:
     """Put the scorer's best items that score `least` at least on the lists of these users, after
-    what stands there, up to `wanted` (U,). How many items each rule passed over (U, R).
-
-    `cells`: numbers that the scorer holds for an item of a list, such as its attention."""
+    what stands there, up to `wanted` (U,). How many items each rule passed over (U, R)."""
     passed = np.zeros((len(block), len(rules.most)), np.int64)
     if not len(users):
         return passed
@@ -55,7 +52,7 @@ def fill(
     depth = int(wanted[users].max()) * (FIRST if passes else 1)
     while len(users):
         depth = min(depth, len(block.candidates))
-        at_once = max(1, min(scorer.block_users, WIDE // (depth * cells)))
+        at_once = max(1, min(scorer.block_users, WIDE // depth))
         open_ = np.zeros(len(users), dtype=bool)
         for start in range(0, len(users), at_once):
             some = users[start : start + at_once]

@@ -1,10 +1,12 @@
 """Item-level RUM over the whole catalogue (eq 1-4, 6-8) with no softmax a user.
 
 exp(beta q_i . q_j) depends on the two items alone. For a tile of candidates i the rows
-E_j = exp(...) and E_j * W_j, W = q_j . q_i, are made once for all items j in the block's memories;
-a user's attention read is then a sum of his K rows of E * W over the sum of his rows of E. U users,
-K slots, D dimensions, T candidates a tile. Counted transitions (`counted.py`) are mixed in where a
-memory has some: score = y + w log(1 + c s) of the learned y. Beside it: `reference.py`.
+E_j = exp(...) and E_j W_j, W = q_j . q_i, are made once for all items j in the block's memories;
+a user's READ is then a sum of his K rows of E W over the sum of his rows of E. Both are kept in
+bfloat16, and what that may be off is added: so the first pass ranks by the most that a score can
+be. Counted transitions (`counted.py`) come on top: score = y + w log(1 + c s) of the learned y. U
+users, K slots, D dimensions, R items in the block's memories, T candidates a tile. Beside it:
+`reference.py`.
 """
 
 import math
@@ -13,23 +15,37 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from rum_core.ranking.bags import Bags
 from rum_core.ranking.bias import item_bias
-from rum_core.ranking.block import Block
-from rum_core.ranking.counted import Counted, Sums, nothing
-from rum_core.ranking.select import LARGEST, ROUNDING, empty_heaps, exact_top, offer, value_of
+from rum_core.ranking.block import Block, no_reasons
+from rum_core.ranking.counted import NO_ROWS, Counted, counted_sum, log_float32
+from rum_core.ranking.select import (
+    LARGEST,
+    ROUNDING,
+    STEP,
+    WIDE,
+    contains,
+    empty_heaps,
+    exact_top,
+    replace_least,
+)
 from rum_core.store.checkpoint import SavedModel
 
 TILE = 64  # T
-RUN = 64  # users that a thread takes at a time
+RUN = 1024  # users whose sums are at hand at a time: they stay in a core's cache
 LOWEST = 1e-26  # below it a sum of exps has lost terms: the pair is scored in float64
+# a READ, above the least product of its tile, is a quotient of two sums of bfloat16 numbers that
+# are rounded once more: each of the four roundings may take 2^-8 of it
+UP = np.float32(1 + 4 * 2.0**-8 + 2.0**-12)
 
 
 class ItemLevel:
     """A model's tables in both precisions; made once, ranks any number of blocks."""
 
+    block_users = 65_536  # what is made once a tile is made for all of them
+
     def __init__(self, model: SavedModel) -> None:
         self.counted = Counted(model) if model.config.get("transitions") else None
-        self.block_users = 2048 if self.counted else 16_384
         self.q = np.ascontiguousarray(model.tensors["item"], dtype=np.float32)
         self.p = np.ascontiguousarray(model.tensors["user"], dtype=np.float32)
         self.q64 = self.q.astype(np.float64)
@@ -68,8 +84,6 @@ class _Memory:
         self.slots, self.offsets = memory.items, memory.offsets
         self.p = np.where((block.rows >= 0)[:, None], model.p[block.rows], np.float32(0))  # (U, D)
         self.p64 = self.p.astype(np.float64)
-        counted = model.counted
-        self.sums: Sums = counted.sums(self.slots, self.offsets) if counted else nothing(len(block))
 
     def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m, block = self.model, self.block
@@ -77,30 +91,32 @@ class _Memory:
         scores, items = empty_heaps(len(block), most)
         if not np.isfinite(bound).all():
             return items, scores[:, 0], np.full_like(bound, np.inf)
-        held, row = np.unique(self.slots, return_inverse=True)
+        held = np.flatnonzero(np.bincount(self.slots, minlength=len(m.q)))
+        row = (np.cumsum(np.bincount(held, minlength=len(m.q))) - 1)[self.slots]
         q_held = m.q[held]  # (R, D)
-        exps = np.zeros((len(held), 2, TILE), np.float32)
-        next_sum = self.sums.start.copy()
+        tiles = None
+        if m.counted:
+            tiles = m.counted.tiles(held, row, self.offsets, block.candidates)
+        counts, mixture = np.zeros((0, 0), np.float32), (0.0, 0.0)
+        exps = np.zeros((len(held), 2, TILE), np.uint16)
+        reads = Bags(row, self.offsets)
+        memory = (self.slots, self.offsets, self.p64, m.q64, m.alpha, m.beta)
+        seen = (block.seen, block.seen_offsets)
         for start in range(0, len(block.candidates), TILE):
             tile = block.candidates[start : start + TILE]
             q = np.ascontiguousarray(m.q[tile].T)  # (D, T)
-            products = q_held @ q  # (R, T)
-            guard = np.float32(m.beta) * products.max(axis=0, initial=-np.inf)
-            _fill(products, guard, np.float32(m.beta), exps)
-            _fold(
-                tile,
-                self.p @ q,
-                exps,
-                row,
-                self.offsets,
-                np.float32(m.alpha),
-                m.bias[tile].astype(np.float32),
-                (self.p64, m.q64, self.slots, m.alpha, m.beta),
-                (block.seen, block.seen_offsets),
-                (next_sum, self.sums.stop, self.sums.items, self.sums.values),
-                scores,
-                items,
-            )
+            low = _fill(q_held @ q, np.float32(m.beta), exps)
+            sums = exps.reshape(len(held), -1)
+            bias = m.bias[tile].astype(np.float32)
+            table = tiles.table(start, len(tile)) if tiles else None
+            for first in range(0, len(block), RUN):
+                last = min(first + RUN, len(block))
+                if m.counted and tiles and table is not None:
+                    counts, mixture = tiles.bags.sums(table, first, last), m.counted.mixture
+                base, read = self.p[first:last] @ q, reads.sums(sums, first, last)
+                _offer(
+                    tile, base, read, low, bias, counts, mixture, first, memory, seen, scores, items
+                )
         return items, scores[:, 0], bound
 
     def _bound(self) -> np.ndarray:
@@ -121,17 +137,20 @@ class _Memory:
         read = w * (1.25 * gamma + 2.5 * relative)
         bias = np.abs(m.bias).max(initial=0)
         largest_y = base + m.alpha * w + bias
-        largest_y = largest_y + self.sums.values.max(initial=0)  # one rounding more
-        bound = base * gamma + m.alpha * read + 10 * ROUNDING * largest_y + 1e-30
+        counted = 0.0
+        if m.counted:
+            largest_y = largest_y + m.counted.most(m.slots)
+            counted = m.counted.error(m.slots)
+        bound = counted + base * gamma + m.alpha * read + 32 * ROUNDING * largest_y + 1e-30
         too_large = np.maximum(largest_y, m.beta * w) > LARGEST
         return np.where(too_large | (relative > 0.1), np.inf, bound)
 
     def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         m = self.model
-        memory = (self.slots, self.offsets)
-        return np.asarray(
-            _exact(users, items, self.p64, m.q64, m.bias, memory, self.sums, m.alpha, m.beta)
-        )
+        memory = (self.slots, self.offsets, self.p64, m.q64, m.alpha, m.beta)
+        rows = m.counted.rows if m.counted else NO_ROWS
+        decay, mixture = (m.counted.decay, m.counted.mixture) if m.counted else (0.0, (0.0, 0.0))
+        return np.asarray(_exact(users, items, m.bias, memory, rows, decay, mixture))
 
     def because(
         self, items: np.ndarray, scores: np.ndarray, most: int
@@ -142,25 +161,50 @@ class _Memory:
         The attention is z; where transitions count, (1 - l) z + l c / sum c, with l the share of
         what was counted in the score: `Counted.blend`.
         """
-        m = self.model
-        memory = (self.slots, self.offsets)
-        z = np.zeros((*items.shape, np.diff(self.offsets).max()))
-        _attention(z, items, m.q64, memory, m.beta)
-        if m.counted:
-            m.counted.blend(z, items, scores, memory, self.sums)
-        chosen, weights = _largest(z, memory, most)
+        m, N = self.model, items.shape[1]
+        chosen, weights = no_reasons(len(items), N, most)
+        at_once = max(1, WIDE // (N * m.slots)) if most else len(items)
+        for first in range(0, len(items) if most else 0, at_once):
+            run = slice(first, first + at_once)
+            start, stop = self.offsets[[first, min(first + at_once, len(items))]]
+            memory = (self.slots[start:stop], self.offsets[first : first + at_once + 1] - start)
+            z = np.zeros((*items[run].shape, m.slots))
+            _attention(z, items[run], m.q64, memory, m.beta)
+            if m.counted:
+                m.counted.blend(z, items[run], scores[run], memory)
+            chosen[run], weights[run] = _largest(z, memory, most)
         return chosen, weights
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def _fill(products: Any, guard: Any, beta: Any, exps: Any) -> None:
-    """exps (R, 2, T) of products W (R, T): exp(beta W - guard), and the same times W."""
+def _fill(products: Any, beta: Any, exps: Any) -> Any:
+    """exps (R, 2, T) of products W (R, t), as the bits of bfloat16: exp(beta W - guard), and the
+    same times W - low. The guard is a column's largest exponent, low (T,) its least product."""
+    low = np.full(exps.shape[2], np.inf, np.float32)
+    guard = np.full(exps.shape[2], -np.inf, np.float32)
+    for j in range(products.shape[0]):
+        for t in range(products.shape[1]):
+            low[t] = min(low[t], products[j, t])
+            guard[t] = max(guard[t], beta * products[j, t])
     for j in prange(products.shape[0]):
         for t in range(products.shape[1]):
             w = products[j, t]
             e = _exp(beta * w - guard[t])
-            exps[j, 0, t] = e
-            exps[j, 1, t] = e * w
+            exps[j, 0, t] = _short(e)
+            exps[j, 1, t] = _short(e * (w - low[t]))
+    return low
+
+
+@njit(cache=True)
+def _short(x: Any) -> Any:
+    """The bits of the bfloat16 number nearest to a float32 x >= 0."""
+    return np.uint16((np.int32(np.float32(x).view(np.int32)) + 0x8000) >> 16)
+
+
+@njit(cache=True)
+def _long(bits: Any) -> Any:
+    """The float32 of a bfloat16's bits."""
+    return np.int32(np.int32(bits) << 16).view(np.float32)
 
 
 @njit(cache=True, error_model="numpy")
@@ -183,65 +227,67 @@ def _exp(x: Any) -> Any:
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def _fold(
+def _offer(
     tile: Any,
     base: Any,
-    exps: Any,
-    row: Any,
-    offsets: Any,
-    alpha: Any,
+    read: Any,
+    low: Any,
     bias: Any,
-    pair: Any,
+    counts: Any,
+    mixture: Any,
+    first: int,
+    memory: Any,
     barred: Any,
-    counted: Any,
     heap_scores: Any,
     heap_items: Any,
 ) -> None:
-    """Score a tile (T,) for all users and offer it to their heaps. base (U, T) is p* . q."""
-    p64, q64, slots, alpha64, beta64 = pair
+    """Offer a tile (T,) to the heaps of users first, first + 1, ..., by the most it can score.
+
+    base (n, T): p* . q, overwritten; read (n, 2 T): the sums of what `_fill` gives, and its low;
+    counts: s (n, T), or (0, 0) where nothing is counted.
+    """
+    slots, offsets, p64, q64, alpha64, beta64 = memory
     seen, seen_offsets = barred
-    next_sum, last_sum, sum_items, sum_values = counted
-    users, width = len(offsets) - 1, len(tile)
-    for run in prange((users + RUN - 1) // RUN):
-        over = np.empty(TILE, np.float32)
-        under = np.empty(TILE, np.float32)
-        for u in range(run * RUN, min((run + 1) * RUN, users)):
-            start, stop = offsets[u], offsets[u + 1]
-            over[:] = 0
-            under[:] = 0
-            for s in range(start, stop):
-                e = exps[row[s], 0]
-                ew = exps[row[s], 1]
-                for t in range(TILE):
-                    under[t] += e[t]
-                    over[t] += ew[t]
-            lost = 0
-            for t in range(width):
-                lost += under[t] < LOWEST
-                over[t] = base[u, t] + alpha * (over[t] / under[t]) + bias[t]
-            if lost:
-                z = np.empty(stop - start)
-                for t in range(width):
-                    if under[t] < LOWEST:
-                        over[t] = bias[t] + _direct(
-                            p64[u], q64, slots[start:stop], tile[t], alpha64, beta64, z
-                        )
-            t = 0
-            while next_sum[u] < last_sum[u] and sum_items[next_sum[u]] <= tile[-1]:
-                while tile[t] < sum_items[next_sum[u]]:
-                    t += 1
-                if tile[t] == sum_items[next_sum[u]]:
-                    over[t] += sum_values[next_sum[u]]
-                next_sum[u] += 1
-            offer(
-                over[:width],
-                tile,
-                heap_scores[u],
-                heap_items[u],
-                seen,
-                seen_offsets[u],
-                seen_offsets[u + 1],
-            )
+    half, alpha, up = read.shape[1] // 2, np.float32(alpha64), np.float32(alpha64) * UP
+    w, c = np.float32(mixture[0]), np.float32(mixture[1])
+    rest = bias + alpha * low[: len(tile)]
+    for n in prange(len(base)):
+        u, sums = first + n, base[n]
+        under, over = read[n, :half], read[n, half:]
+        if len(counts):
+            for t in range(len(tile)):
+                sums[t] += w * log_float32(np.float32(1.0) + c * counts[n, t])
+        for start in range(0, len(tile), STEP):
+            stop = min(start + STEP, len(tile))
+            floor, group = heap_scores[u, 0], slice(start, stop)
+            if not _reach(sums[group], rest[group], under[group], over[group], up, floor):
+                continue
+            for t in range(start, stop):
+                exps = _long(under[t])
+                if exps < LOWEST:
+                    mine = slots[offsets[u] : offsets[u + 1]]
+                    z = np.empty(len(mine))
+                    most = bias[t] + _direct(p64[u], q64, mine, tile[t], alpha64, beta64, z)
+                    if len(counts):
+                        most += w * log_float32(np.float32(1.0) + c * counts[n, t])
+                else:
+                    most = sums[t] + rest[t] + up * _long(over[t]) / exps
+                if most > heap_scores[u, 0] and not contains(
+                    seen, seen_offsets[u], seen_offsets[u + 1], tile[t]
+                ):
+                    replace_least(heap_scores[u], heap_items[u], most, tile[t])
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
+def _reach(sums: Any, rest: Any, under: Any, over: Any, up: Any, floor: Any) -> int:
+    """How many of a few candidates may be above the floor, sums + rest + up over / under > floor,
+    or have lost terms; without the division, and such that the compiler makes it vectors."""
+    found = 0
+    for t in range(len(sums)):
+        exps = _long(under[t])
+        above = (sums[t] + (rest[t] - floor)) * exps + up * _long(over[t])
+        found += (above > np.float32(0.0)) | (exps < np.float32(LOWEST))
+    return found
 
 
 @njit(cache=True)
@@ -276,22 +322,14 @@ def attend(w: Any, beta: float) -> float:
 
 @njit(cache=True, parallel=True)
 def _exact(
-    users: Any,
-    items: Any,
-    p: Any,
-    q: Any,
-    bias: Any,
-    memory: Any,
-    sums: Any,
-    alpha: float,
-    beta: float,
+    users: Any, items: Any, bias: Any, memory: Any, rows: Any, decay: float, mixture: Any
 ) -> Any:
     """Scores (n, m) float64 of items (n, m) for users (n,), each sum in the order of its index."""
-    slots, offsets = memory
-    first_sum, last_sum, sum_items, sum_values = sums
+    slots, offsets, p, q, alpha, beta = memory
     scores = np.empty(items.shape)
     for n in prange(len(users)):
         u = users[n]
+        mine = slots[offsets[u] : offsets[u + 1]]
         held, filled = _gather(q, slots, offsets[u], offsets[u + 1])
         w = np.empty(filled)
         for c in range(items.shape[1]):
@@ -304,7 +342,10 @@ def _exact(
                     for s in range(filled):
                         w[s] += q[i, d] * held[d, s]
                 learned = base + alpha * attend(w, beta) + bias[i]
-                counted = value_of(sum_items, sum_values, first_sum[u], last_sum[u], i)
+                counted = 0.0
+                if len(rows[0]):
+                    followed = counted_sum(mine, rows, decay, i)
+                    counted = mixture[0] * np.log1p(mixture[1] * followed)
                 scores[n, c] = learned + counted
     return scores
 

@@ -104,13 +104,9 @@ class Ranker:
         able_users = block.eligible() >= wanted
         by_model = able_users & ~cold & ~held_out
 
-        cells = int(self.model.config.get("slots", 1)) if because else 1  # of an attention
-
         def fill_up(who: np.ndarray, scorer: Scorer, least: float = -np.inf) -> None:
             users = np.flatnonzero(who)
-            ranking.passed[:] += fill(
-                lists_of(ranking), users, scorer, block, wanted, rules, cells, least
-            )
+            ranking.passed[:] += fill(lists_of(ranking), users, scorer, block, wanted, rules, least)
 
         fill_up(able_users & ~by_model, self.popular)
         fill_up(by_model, self.scorer, rules.min_score)

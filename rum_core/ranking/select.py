@@ -13,7 +13,7 @@ from numba import njit, prange
 
 from rum_core.ranking.block import Block
 
-MARGIN = 8  # candidates kept beyond N
+MARGIN = 11  # candidates kept beyond N
 WIDE = 2_000_000  # (user, item) pairs scored at once in float64
 STEP = 16
 RUN = 1024  # users of a product at once
@@ -132,7 +132,7 @@ def offer(
         if better:
             for t in range(first, last):
                 if scores[t] > heap_scores[0] and not contains(seen, start, stop, items[t]):
-                    _replace_least(heap_scores, heap_items, scores[t], items[t])
+                    replace_least(heap_scores, heap_items, scores[t], items[t])
 
 
 @njit(cache=True, parallel=True)
@@ -202,7 +202,8 @@ def insert(items: Any, scores: Any, item: int, score: Any, tie_rank: Any) -> Non
 
 
 @njit(cache=True)
-def _replace_least(scores: Any, items: Any, score: float, item: int) -> None:
+def replace_least(scores: Any, items: Any, score: float, item: int) -> None:
+    """Put an item in the place of the least of a heap (most,)."""
     at = 0
     while True:
         child = 2 * at + 1

@@ -11,13 +11,16 @@ from hypothesis import strategies as st
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.evaluation.measure import contenders
-from rum_core.ranking import reference, select
+from rum_core.ranking import counted, feature_level, item_level, reference, select
+from rum_core.ranking.block import Block
 from rum_core.ranking.feature_level import Writes, replay
 from rum_core.ranking.ranking import Ranker, RankError, Ranking, rank
 from rum_core.store.checkpoint import SavedModel
 from tests import oracle
 
 LEVELS = ["item", "feature", "counted"]  # the last: item level with transitions
+MEMORIES = {"item": item_level._Memory, "feature": feature_level._Memory}
+MEMORIES["counted"] = MEMORIES["item"]
 quick = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
@@ -89,6 +92,58 @@ def same(left: Ranking, right: Ranking) -> None:
     for name in ("items", "scores", "because_items", "source", "complete"):
         np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
     np.testing.assert_allclose(left.because_weights, right.because_weights, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@quick
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.sampled_from([1e-3, 0.3, 2.0, 30.0]),
+    beta=st.sampled_from([0.0, 1.0, 20.0]),
+)
+def test_no_score_is_above_what_the_first_pass_allows(
+    level: str, seed: int, size: float, beta: float
+) -> None:
+    """`Level.keep`: what is not kept scores no more than the floor and the bound."""
+    rng = np.random.default_rng(seed)
+    items, users = 150, 12
+    model = a_model(level, rng, items=items, users=users, size=size, beta=beta, bias=True)
+    histories = some_histories(rng, users, items, 9).known()
+    histories = histories.take(np.flatnonzero(histories.lengths > 0))
+    ranker = Ranker(model)
+    candidates = np.flatnonzero(rng.random(items) < 0.9).astype(np.int32)
+    block = Block.of(ranker.rows(histories), histories, candidates, exclude_seen=True)
+    memory = MEMORIES[level](ranker.scorer, block)
+    kept, floor, bound = memory.keep(13)
+    for u in range(len(block)):
+        if not np.isfinite(bound[u]):
+            continue
+        free = np.setdiff1d(
+            candidates, histories.items[histories.offsets[u] : histories.offsets[u + 1]]
+        )
+        mine = kept[u][kept[u] >= 0]
+        assert set(mine) <= set(free)
+        others = np.setdiff1d(free, mine).astype(np.int32)
+        if len(others):
+            exact = memory.exact(np.array([u]), others[None])[0]
+            assert exact.max() <= floor[u] + bound[u]
+
+
+def test_the_bytes_of_bfloat16_round_to_the_nearest() -> None:
+    x = np.abs(np.random.default_rng(0).normal(0, 10.0 ** np.arange(-30, 31)[:, None], (61, 500)))
+    x = x.astype(np.float32).ravel()
+    back = np.array([item_level._long(item_level._short(value)) for value in x], np.float32)
+    assert np.abs(back / x - 1).max() <= 2.0**-8
+
+
+def test_logarithm_in_float32() -> None:
+    rng = np.random.default_rng(0)
+    y = np.concatenate([1 + 10.0 ** rng.uniform(-7, 0, 20_000), 10.0 ** rng.uniform(0, 30, 20_000)])
+    y = np.concatenate([[1.0, 2.0, 1.4142135, 1.4142137], y]).astype(np.float32)
+    found = np.array([counted.log_float32(value) for value in y], np.float64)
+    exact = np.log(y.astype(np.float64))
+    assert found[0] == 0
+    assert (np.abs(found - exact) <= counted.OF_LOG / 4 * exact).all()
 
 
 @pytest.mark.parametrize("level", LEVELS)
