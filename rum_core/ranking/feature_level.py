@@ -1,9 +1,10 @@
-"""Feature-level RUM over the whole catalogue (eq 1-4, 9-13): replay, then one matrix product.
+"""Feature-level RUM over the whole catalogue (eq 1-4, 9-13): replay, then a matrix product.
 
 z_i = softmax_k(beta q_i . f_k), e_i and a_i depend on the item alone, so a user's memory is a
 running product M_k <- M_k (1 - z_ik e_i) + z_ik a_i over his purchases, in float64, and his scores
-are < [p*, alpha vec M], [q_i, vec(z_i (x) q_i)] >. U users, K slots, D dimensions, T candidates a
-tile. Beside it: `reference.py`.
+are < [p*, alpha vec M], [q_i, vec(z_i (x) q_i)] >. Where there are many users the product is of few
+dimensions, and whole scores are made of those candidates alone that these do not rule out
+(`truncated.py`). U users, K slots, D dimensions, T candidates a tile. Beside it: `reference.py`.
 """
 
 from dataclasses import dataclass
@@ -15,11 +16,23 @@ from numba import njit, prange
 from rum_core.data.histories import Histories
 from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons
-from rum_core.ranking.select import exact_top, keep_products
+from rum_core.ranking.select import (
+    RUN,
+    STEP,
+    contains,
+    empty_heaps,
+    exact_top,
+    keep_products,
+    replace_least,
+    score_bound,
+)
+from rum_core.ranking.truncated import Truncation
 from rum_core.store.checkpoint import SavedModel
 from rum_core.store.memories import Memories
 
 TILE = 1024  # candidates at once
+MANY = 16_384  # users that a truncation must be able to follow, to pay for its making: seconds
+SAMPLE = 4096  # users that it is made from, at most
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,8 @@ class FeatureLevel:
         self.norms = np.sqrt(lengths)  # (I,) of [q, vec(z (x) q)]
         self.tie_rank = model.catalog.tie_rank
         self.memories: Memories | None = None  # kept of earlier nights
+        self.truncation: Truncation | None = None
+        self.tried, self.ranked = False, 0
         memory = self.z.shape[1] * self.q.shape[1]
         self.block_users = max(1, min(16_384, 16_000_000 // memory))
 
@@ -84,6 +99,16 @@ class FeatureLevel:
         q, z = self.q[tile], self.z[tile]
         outer = (z[:, :, None] * q[:, None, :]).reshape(len(tile), -1)  # (T, K D)
         return np.ascontiguousarray(np.concatenate([q, outer], axis=1).T)
+
+    def truncation_for(self, left: np.ndarray, most: int) -> Truncation | None:
+        """The model's truncation, where so many users were ranked that more are to be expected;
+        made from a block of them (U, W)."""
+        if not self.tried and self.ranked >= MANY:
+            self.tried = True
+            some = np.linspace(0, len(left) - 1, min(len(left), SAMPLE)).astype(np.int64)
+            self.truncation = Truncation.of(left[some], self.columns, len(self.q), most)
+        self.ranked += len(left)
+        return self.truncation
 
     def replay(self, known: Histories) -> np.ndarray:
         """Memories (U, K, D) float64 after all purchases, from where they were kept."""
@@ -108,16 +133,110 @@ class _Memory:
     def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m = self.model
         flat = m.alpha * self.memory.reshape(len(self.block), -1)  # (U, K D)
-        length = np.sqrt((self.p64**2).sum(axis=1) + (flat**2).sum(axis=1))
+        left = np.concatenate([self.p64, flat], axis=1)
+        length = np.sqrt((left**2).sum(axis=1))
+        truncation = m.truncation_for(left, most)
+        if truncation is not None:
+            return self._keep_truncated(left, length, truncation, most)
         with np.errstate(over="ignore"):
-            left = np.concatenate([self.p64, flat], axis=1, dtype=np.float32, casting="same_kind")
+            left = left.astype(np.float32)
         return keep_products(left, length, m.norms, m.bias, m.columns, TILE, self.block, most)
+
+    def _keep_truncated(
+        self, left: np.ndarray, length: np.ndarray, truncation: Truncation, most: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        m, block = self.model, self.block
+        norm = float(m.norms[block.candidates].max())
+        bound = score_bound(left.shape[1], length, norm, m.bias)
+        scores, items = empty_heaps(len(block), most)
+        if not np.isfinite(bound).all():
+            return items, scores[:, 0], np.full_like(bound, np.inf)
+        seen = (block.seen, block.seen_offsets)
+        for first in range(0, len(block), RUN):
+            some = slice(first, first + RUN)
+            x, rest, slack = truncation.users(left[some], length[some], norm)
+            whole = left[some].astype(np.float32)
+            for start in range(0, len(block.candidates), TILE):
+                tile = block.candidates[start : start + TILE]
+                _offer(
+                    tile,
+                    x @ truncation.items[tile].T,
+                    m.bias[tile].astype(np.float32),
+                    truncation.rest[tile],
+                    (rest, slack),
+                    (whole, m.q, m.z),
+                    first,
+                    seen,
+                    scores,
+                    items,
+                )
+        return items, scores[:, 0], bound
 
     def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         m = self.model
         return np.asarray(
             _exact(users, items, self.p64, self.memory, m.q64, m.writes.z, m.bias, m.alpha)
         )
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def _offer(
+    tile: Any,
+    products: Any,
+    bias: Any,
+    item_rest: Any,
+    of_users: Any,
+    tables: Any,
+    first: int,
+    barred: Any,
+    heap_scores: Any,
+    heap_items: Any,
+) -> None:
+    """Offer those of a tile (T,) that may be good enough to the heaps of users first, first + 1,
+    ...; products (n, T) of the dimensions that are kept; the rest as `Truncation` has it."""
+    rest, slack = of_users
+    left, q, z = tables
+    seen, seen_offsets = barred
+    for n in prange(len(products)):
+        u = first + n
+        for start in range(0, len(tile), STEP):
+            stop = min(start + STEP, len(tile))
+            group, floor = slice(start, stop), heap_scores[u, 0] - slack[n]
+            if not _reach(products[n, group], bias[group], item_rest[group], rest[n], floor):
+                continue
+            for t in range(start, stop):
+                most = products[n, t] + bias[t] + rest[n] * item_rest[t]
+                if most > heap_scores[u, 0] - slack[n]:
+                    i = tile[t]
+                    score = _whole(left[n], q[i], z[i]) + bias[t]
+                    if score > heap_scores[u, 0] and not contains(
+                        seen, seen_offsets[u], seen_offsets[u + 1], i
+                    ):
+                        replace_least(heap_scores[u], heap_items[u], score, i)
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
+def _reach(products: Any, bias: Any, item_rest: Any, rest: Any, floor: Any) -> int:
+    """How many of a few candidates may be above the floor, as the compiler makes vectors of it."""
+    found = 0
+    for t in range(len(products)):
+        found += products[t] + bias[t] + rest * item_rest[t] > floor
+    return found
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
+def _whole(left: Any, q: Any, z: Any) -> Any:
+    """left . [q, vec(z (x) q)] of a user (D + K D,) and an item's q (D,) and z (K,), float32."""
+    D = len(q)
+    read = left[:D].copy()
+    for k in range(len(z)):
+        m = left[D + k * D : 2 * D + k * D]
+        for d in range(D):
+            read[d] += z[k] * m[d]
+    score = np.float32(0.0)
+    for d in range(D):
+        score += read[d] * q[d]
+    return score
 
 
 @njit(cache=True, parallel=True)

@@ -96,9 +96,7 @@ def keep_products(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`Level.keep` of scores left . v_i + b_i: left (U, W) float32 of these lengths (U,), v_i of
     `norms` (I,), bias (I,); columns: v (W, T) float32 of the items of a tile (T,)."""
-    largest = length * norms[block.candidates].max() + np.abs(bias).max(initial=0)
-    error = (left.shape[1] + 12) * ROUNDING * largest + 1e-30
-    bound = np.where(largest > LARGEST, np.inf, error)
+    bound = score_bound(left.shape[1], length, float(norms[block.candidates].max()), bias)
     scores, items = empty_heaps(len(block), most)
     if not np.isfinite(bound).all():
         return items, scores[:, 0], np.full_like(bound, np.inf)
@@ -110,6 +108,14 @@ def keep_products(
             rough = left[first : first + RUN] @ right  # (RUN, T)
             offer_tile(some, rough, bias[some].astype(np.float32), first, *seen, scores, items)
     return items, scores[:, 0], bound
+
+
+def score_bound(width: int, length: np.ndarray, norm: float, bias: np.ndarray) -> np.ndarray:
+    """How far x . v_i + b_i in float32, of x (U, width) of these lengths (U,) and items no longer
+    than `norm`, may be from its float64 value (U,); infinite where it could overflow."""
+    largest = length * norm + np.abs(bias).max(initial=0)
+    error = (width + 12) * ROUNDING * largest + 1e-30
+    return np.where(largest > LARGEST, np.inf, error)
 
 
 def empty_heaps(users: int, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.evaluation.measure import contenders
-from rum_core.ranking import counted, feature_level, item_level, reference, select
+from rum_core.ranking import counted, feature_level, item_level, reference, select, truncated
 from rum_core.ranking.block import Block
 from rum_core.ranking.feature_level import Writes, replay
 from rum_core.ranking.ranking import Ranker, RankError, Ranking, rank
@@ -127,6 +127,47 @@ def test_no_score_is_above_what_the_first_pass_allows(
         if len(others):
             exact = memory.exact(np.array([u]), others[None])[0]
             assert exact.max() <= floor[u] + bound[u]
+
+
+@pytest.mark.parametrize("d", [1, 4, 12])
+@quick
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.sampled_from([1e-3, 0.3, 2.0]),
+    alike=st.sampled_from([0.0, 0.66]),
+    top_n=st.integers(1, 12),
+)
+def test_truncated_products_give_the_lists_of_whole_ones(
+    d: int, seed: int, size: float, alike: float, top_n: int
+) -> None:
+    """However few dimensions are kept, and however few users R was chosen by."""
+    rng = np.random.default_rng(seed)
+    model = a_model("feature", rng, items=150, users=40, size=size, alike=alike, bias=True)
+    histories = some_histories(rng, 40, 150, 9)
+    whole = Ranker(model)
+    ranker = Ranker(model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feature_level, "MANY", 0)
+        patch.setattr(truncated, "TRIED", 1)
+        patch.setattr(truncated, "_width", lambda *given: d)
+        found = ranker.rank(histories, top_n=top_n)
+    assert isinstance(ranker.scorer, feature_level.FeatureLevel)
+    assert ranker.scorer.truncation is not None
+    assert ranker.scorer.truncation.first.shape == (20, d)
+    same(found, whole.rank(histories, top_n=top_n))
+
+
+def test_a_truncation_keeps_what_carries_the_scores() -> None:
+    """Of z that hardly differ D dimensions are enough; of random directions none are."""
+    rng = np.random.default_rng(0)
+    basis = rng.normal(size=(60, 4))
+    x, v = rng.normal(size=(200, 4)) @ basis.T, rng.normal(size=(900, 4)) @ basis.T
+    x, v = (values + rng.normal(0, 1e-4, values.shape) for values in (x, v))
+    narrow = truncated.Truncation.of(x, lambda tile: v[tile].T.astype(np.float32), 900, 13)
+    assert narrow is not None
+    assert narrow.first.shape == (60, truncated.WIDTHS)
+    x, v = rng.normal(size=(200, 60)), rng.normal(size=(900, 60))
+    assert truncated.Truncation.of(x, lambda t: v[t].T.astype(np.float32), 900, 13) is None
 
 
 def test_the_bytes_of_bfloat16_round_to_the_nearest() -> None:
