@@ -146,6 +146,7 @@ def rum(
             _refuse_outdated(store, chosen)
             _jobs(store, tuple(STORY), arguments, mark, still_mine)
             audit_and_publish(chosen, _run_id(chosen.night), still_mine)
+            sweep(store)  # what attempts of this night left that were cut off
             store.remove(report_path(chosen.night))
             if gone := str(retain(store, chosen.keep.nights)):
                 log.info("kept the newest %d nights, deleted %s", chosen.keep.nights, gone)

@@ -99,8 +99,7 @@ def _feature_memory(model: SavedModel, history: np.ndarray) -> np.ndarray:
     writes = Writes.of(some, float(model.config["beta"]))
     whole = np.array([0, len(history)])
     known = Histories(pa.nulls(1), whole, places.astype(np.int32), places)
-    start = np.zeros((1, *model.tensors["feature"].shape))
-    return np.asarray(replay(writes, start, known)[0])
+    return np.asarray(replay(writes, None, known)[0])
 
 
 def _counted(model: SavedModel, slots: np.ndarray, items: np.ndarray) -> np.ndarray:

@@ -57,13 +57,18 @@ class Writes:
             return cls(z / z.sum(axis=1, keepdims=True), 1 / (1 + np.exp(-erase)), np.tanh(add))
 
 
-def replay(writes: Writes, start: np.ndarray, histories: Histories) -> np.ndarray:
-    """Memories (U, K, D) float64 after each user's purchases, from `start` (U, K, D).
+def replay(writes: Writes, start: np.ndarray | None, histories: Histories) -> np.ndarray:
+    """Memories (U, K, D) float64 after each user's purchases, from `start` (U, K, D), which is not
+    changed; None: from nothing.
 
     Purchases are written one by one: a prefix and then the rest give the very bits of the whole.
     """
-    memory = np.array(start, dtype=np.float64, order="C")
-    _replay(memory, writes.z, writes.erase, writes.add, histories.items, histories.offsets)
+    if start is None:
+        memory = np.empty((len(histories), writes.z.shape[1], writes.add.shape[1]))
+    else:
+        memory = np.array(start, dtype=np.float64, order="C")
+    tables = (writes.z, writes.erase, writes.add)
+    _replay(memory, start is None, tables, histories.items, histories.offsets)
     return memory
 
 
@@ -113,8 +118,7 @@ class FeatureLevel:
     def replay(self, known: Histories) -> np.ndarray:
         """Memories (U, K, D) float64 after all purchases, from where they were kept."""
         if self.memories is None:
-            zeros = np.zeros((len(known), self.z.shape[1], self.q.shape[1]))
-            return replay(self.writes, zeros, known)
+            return replay(self.writes, None, known)
         start, done = self.memories.start(known)
         memory = replay(self.writes, start, known.spans(done, known.lengths))
         self.memories.keep(known, done, memory)
@@ -253,14 +257,34 @@ def _affine(x: Any, weight: Any, bias: Any) -> Any:
 
 
 @njit(cache=True, parallel=True)
-def _replay(memory: Any, z: Any, erase: Any, add: Any, items: Any, offsets: Any) -> None:
+def _replay(memory: Any, empty: bool, tables: Any, items: Any, offsets: Any) -> None:
+    """WRITEs of each user in their order; four at a time, so that a number of M is read and kept
+    once for all four. Each does the same operations on it as it would alone."""
+    z, erase, add = tables
+    D = memory.shape[2]
     for u in prange(memory.shape[0]):
-        for purchase in range(offsets[u], offsets[u + 1]):
+        if empty:
+            memory[u] = 0.0
+        at, stop = offsets[u], offsets[u + 1]
+        while at + 4 <= stop:
+            g, h, i, j = items[at], items[at + 1], items[at + 2], items[at + 3]
+            e_g, e_h, e_i, e_j = erase[g], erase[h], erase[i], erase[j]
+            a_g, a_h, a_i, a_j = add[g], add[h], add[i], add[j]
+            for k in range(memory.shape[1]):
+                m = memory[u, k]
+                z_g, z_h, z_i, z_j = z[g, k], z[h, k], z[i, k], z[j, k]
+                for d in range(D):
+                    x = m[d] * (1.0 - z_g * e_g[d]) + z_g * a_g[d]
+                    x = x * (1.0 - z_h * e_h[d]) + z_h * a_h[d]
+                    x = x * (1.0 - z_i * e_i[d]) + z_i * a_i[d]
+                    m[d] = x * (1.0 - z_j * e_j[d]) + z_j * a_j[d]
+            at += 4
+        for purchase in range(at, stop):
             i = items[purchase]
             for k in range(memory.shape[1]):
-                for d in range(memory.shape[2]):
-                    kept = memory[u, k, d] * (1.0 - z[i, k] * erase[i, d])
-                    memory[u, k, d] = kept + z[i, k] * add[i, d]
+                m = memory[u, k]
+                for d in range(D):
+                    m[d] = m[d] * (1.0 - z[i, k] * erase[i, d]) + z[i, k] * add[i, d]
 
 
 @njit(cache=True, parallel=True)

@@ -70,8 +70,7 @@ class Opened:
         """M (U, S, D), slots filled (U,), and z (I, K) if it is of the item alone, else (0, 0)."""
         users, D = len(block), self.q.shape[1]
         if self.writes is not None:
-            empty = np.zeros((users, self.slots, D))
-            memory = replay(self.writes, empty, block.known)
+            memory = replay(self.writes, None, block.known)
             return memory, np.full(users, self.slots), self.writes.z
         lengths = block.known.lengths
         last = block.known.spans(np.maximum(lengths - self.slots, 0), lengths)

@@ -1,0 +1,133 @@
+"""Customers a second that get their lists, beside two rivals and the dense product alone.
+
+One thread each, N = 5, what was bought left out, `because` filled. implicit's top-k is of a plain
+matrix factorisation of 64 dimensions and also leaves out what was bought; faiss searches exactly
+the vectors that the feature level's scores are products of, and leaves nothing out.
+"""
+
+import resource
+from collections.abc import Callable
+
+import numpy as np
+from scipy import sparse
+
+from rum_core.ranking import feature_level
+from rum_core.ranking.feature_level import FeatureLevel
+from rum_core.ranking.ranking import Ranker
+from tests.benchmarks.bench.row import Row, named, row, seconds
+from tests.benchmarks.bench.shop import DIM, PURCHASES, SIZE, SLOTS, histories, model
+
+MF_DIM = 64
+WIDTH = DIM * (1 + SLOTS)
+MANY = 500  # counted transitions an item: the default's most
+
+
+def measure(small: bool) -> list[Row]:
+    """Item level at three sizes of the catalogue, feature level at one."""
+    if small:
+        return [*_item_level(4096, 2000, 1024), *_feature_level(2048, 2000, 512)]
+    rows = _item_level(65_536, 14_000, 16_384)
+    rows += _feature_level(32_768, 14_000, 4096)
+    rows += _item_level(65_536, 200_000, 4096)
+    rows += [_huge(2048, 1_000_000)]
+    return rows
+
+
+def _rate(level: str, users: int, items: int, neighbours: int = 0) -> float:
+    ranker, bought = Ranker(model(level, users, items, neighbours)), histories(users, items)
+    if isinstance(ranker.scorer, FeatureLevel):
+        ranker.scorer.ranked = feature_level.MANY  # it has ranked so many that it made a truncation
+    return users / seconds(lambda: ranker.rank(bought, top_n=5, because=3))
+
+
+def _product(users: int, items: int, width: int) -> float:
+    rng = np.random.default_rng(0)
+    left = rng.normal(size=(min(users, 1024), width)).astype(np.float32)
+    right = rng.normal(size=(width, items)).astype(np.float32)
+    out = np.empty((len(left), items), np.float32)
+    return len(left) / seconds(lambda: np.matmul(left, right, out=out))
+
+
+def _item_level(users: int, items: int, of_rival: int) -> list[Row]:
+    where = f"{items:,} items"
+    plain = _rate("item", users, items)
+    found = [
+        _beside(f"item level, {where}", plain, named("implicit"), _implicit(of_rival, items), 1.0),
+        row(
+            "ranking",
+            f"item level, {where}",
+            plain,
+            "customers/s",
+            rival=f"the dense product of width {MF_DIM} alone",
+            rival_value=_product(users, items, MF_DIM),
+        ),
+    ]
+    if items < 100_000:
+        counted = _rate("item", users, items, min(MANY, items // 4))
+        what = f"item level with counted transitions, {where}"
+        found.append(_beside(what, counted, named("implicit"), _implicit(of_rival, items), None))
+    return found
+
+
+def _feature_level(users: int, items: int, of_rival: int) -> list[Row]:
+    rate, what = _rate("feature", users, items), f"feature level, {items:,} items"
+    product = _product(users, items, WIDTH)
+    return [
+        _beside(what, rate, named("faiss-cpu"), _faiss(of_rival, items), 1.5),
+        row(
+            "ranking",
+            what,
+            rate,
+            "customers/s",
+            rival=f"the dense product of width {WIDTH} alone",
+            rival_value=product,
+            goal=1.0,
+            note="replay of the histories and the choice of five included",
+        ),
+    ]
+
+
+def _huge(users: int, items: int) -> Row:
+    rate = _rate("item", users, items)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    note = f"a block of {users:,}; the process never held more than {peak:.1f} GiB"
+    return row("ranking", f"item level, {items:,} items", rate, "customers/s", note=note)
+
+
+def _beside(
+    what: str, rate: float, rival: str | None, measured: Callable[[], float], goal: float | None
+) -> Row:
+    if rival is None:
+        return row("ranking", what, rate, "customers/s", note="the rival is not installed")
+    value = measured()
+    return row("ranking", what, rate, "customers/s", rival=rival, rival_value=value, goal=goal)
+
+
+def _implicit(users: int, items: int) -> Callable[[], float]:
+    def measured() -> float:
+        from implicit.cpu.topk import topk  # type: ignore[import-not-found]
+
+        rng, bought = np.random.default_rng(0), histories(users, items)
+        owner = np.repeat(np.arange(users), PURCHASES)
+        ones = np.ones(len(owner), np.float32)
+        seen = sparse.csr_matrix((ones, (owner, bought.items)), shape=(users, items))
+        q = rng.normal(0, SIZE, (items, MF_DIM)).astype(np.float32)
+        p = rng.normal(0, SIZE, (users, MF_DIM)).astype(np.float32)
+        return users / seconds(lambda: topk(q, p, 5, filter_query_items=seen, num_threads=1))
+
+    return measured
+
+
+def _faiss(users: int, items: int) -> Callable[[], float]:
+    def measured() -> float:
+        import faiss  # type: ignore[import-not-found]
+
+        faiss.omp_set_num_threads(1)
+        scorer = FeatureLevel(model("feature", users, items))
+        index = faiss.IndexFlatIP(WIDTH)
+        index.add(np.ascontiguousarray(scorer.columns(np.arange(items)).T))
+        memory = scorer.replay(histories(users, items)).reshape(users, -1)
+        left = np.concatenate([scorer.p, scorer.alpha * memory], axis=1).astype(np.float32)
+        return users / seconds(lambda: index.search(left, 5))
+
+    return measured
