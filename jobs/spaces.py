@@ -29,6 +29,7 @@ _MEMORY: Space = {
     "model.alpha": tune.uniform(0.2, 2.0),
     "model.beta": tune.loguniform(0.25, 4.0),
 }
+_OF_FEATURES: Space = {"model.alpha": tune.loguniform(2.0, 200.0)}  # a READ is K times weaker
 _NEIGHBOURS: Space = {
     "model.decay": tune.uniform(0.6, 1.0),
     "model.neighbours": tune.choice([100, 200, 500, 1000]),
@@ -69,7 +70,10 @@ def points_of(settings: Settings) -> list[Point]:
     """The points to try, in order. The n-th does not depend on how many there are."""
     if settings.tune.space == "paper":
         return _grid(settings)[: settings.tune.trials]
-    space = DEFAULT[settings.model.name] | (_PAIRS if settings.model.counts else {})
+    model = settings.model
+    space = DEFAULT[model.name] | (_PAIRS if model.counts else {})
+    if model.name == "rum" and model.level == "feature":
+        space |= _OF_FEATURES
     drawn = [_drawn(space, settings.train.seed, n) for n in range(1, settings.tune.trials)]
     return [_given(space, settings), *(drawn if space else [])]
 

@@ -183,8 +183,9 @@ class Model(Section):
     alpha: float = Field(
         1.0,
         ge=0,
-        le=100,
-        description="weight of the memory in p_u (eq 3)",
+        le=10_000,
+        description="weight of the memory in p_u (eq 3); default at feature level: 3 K, for what a "
+        "purchase writes is spread over K slots, and a READ gives a K-th of it back",
         json_schema_extra=_of("rum"),
     )
     beta: float = Field(
@@ -306,6 +307,14 @@ class Model(Section):
         description="ease: lambda, on the squared weights between items, in customers",
         json_schema_extra=_of("ease"),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alpha_of_the_level(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("level") == "feature" and "alpha" not in given:
+            slots = str(given.get("slots", cls.model_fields["slots"].default))
+            return {**given, "alpha": 3 * int(slots)} if slots.isdecimal() else given
+        return given
 
     @field_validator("name")
     @classmethod

@@ -17,7 +17,7 @@ from rum_core.models.noise import Noise
 from rum_core.settings import Model
 
 INIT_ROWS = 65_536
-TABLES = (  # each has its own stream of random numbers
+TABLES = (  # each has its own stream of random numbers; "add" keeps a place that is not drawn from
     *("item", "user", "feature", "erase", "add", "next", "last", "read", "carry"),
     *("position", "query", "key", "value", "inner", "outer"),
     "hidden",

@@ -38,9 +38,10 @@ class Rum(Network):
         if settings.level == "feature":
             self.feature = nn.Parameter(normal(seed, "feature", K, D, std))
             self.erase = nn.Linear(D, D)
+            self.erase.weight = nn.Parameter(normal(seed, "erase", D, D, D**-0.5))
             self.add = nn.Linear(D, D)
-            for name, layer in (("erase", self.erase), ("add", self.add)):
-                layer.weight = nn.Parameter(normal(seed, name, D, D, D**-0.5))
+            nn.init.eye_(self.add.weight)  # a memory begins as a sum of what was bought
+            for layer in (self.erase, self.add):
                 nn.init.zeros_(layer.bias)
 
     def scores(

@@ -20,7 +20,7 @@ from rum_core.training.loop import PARTS, Progress, Resume, State, fit
 from rum_core.training.past import Past
 from rum_core.training.step import Worker
 
-RECIPE_VERSION = 3  # of what a model is made by: another one makes another model of the same data
+RECIPE_VERSION = 4  # of what a model is made by: another one makes another model of the same data
 NO_MATTER = {"train": {"workers", "device", "every_days"}}  # to the numbers
 
 

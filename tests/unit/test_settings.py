@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from rum_core.settings import SettingsError, from_dict, load, presets, read_toml, to_toml
@@ -159,3 +161,20 @@ def test_a_written_settings_file_does_not_lean_on_defaults():
 def test_a_log_without_a_name_is_called_by_its_path(path, name):
     assert from_dict({"source": {"path": path}}).dataset == name
     assert from_dict({"source": {"path": path, "name": "shop"}}).dataset == "shop"
+
+
+@pytest.mark.parametrize(
+    ("model", "alpha"),
+    [
+        ({}, 1),
+        ({"level": "feature"}, 60),
+        ({"level": "feature", "slots": 5}, 15),
+        ({"level": "feature", "slots": "5"}, 15),
+        ({"level": "feature", "alpha": 0.2}, 0.2),
+        ({"level": "item", "slots": 5}, 1),
+    ],
+)
+def test_alpha_depends_on_the_level_where_it_is_not_given(
+    model: dict[str, Any], alpha: float
+) -> None:
+    assert from_dict({"model": model}).model.alpha == alpha

@@ -43,7 +43,13 @@ def settings_of(
     return s.Settings(
         model=s.Model(
             level="item" if level == "counted" else level,
-            **{"dim": 6, "slots": 4, "transitions": level == "counted", **(model or {})},
+            **{
+                "dim": 6,
+                "slots": 4,
+                "alpha": 1,
+                "transitions": level == "counted",
+                **(model or {}),
+            },
         ),
         train=s.Train(**{**values, **train}),
     )
