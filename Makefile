@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: nightly test check docs chaos audit paper clean
+.PHONY: nightly test check docs chaos audit paper bench clean
 
 nightly: $(READY)  ## a whole night on the simulated shop
 	@$(BIN)/python -m rum_core.data.simulated --out build/shop
@@ -28,6 +28,10 @@ chaos: $(READY)    ## kills at random moments of a night, on one node, on two, a
 
 paper: $(READY)    ## every model tuned alike on the paper's log, and measured once: many hours; in parts by ARGS
 	@$(BIN)/python -m tests.benchmarks.paper $(ARGS)
+
+bench: $(READY)    ## speed beside rivals and limits: twenty minutes, alone on the machine
+	@$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[bench]'
+	@$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 
 audit: $(READY)    ## known vulnerabilities of the pinned dependencies; asks a public database
 	@$(BIN)/pip-audit --requirement infra/constraints.txt --no-deps --disable-pip --strict

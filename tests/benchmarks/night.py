@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.recommend import as_table
-from jobs.runtime import BLOCK_USERS
+from jobs.runtime import BLOCK_USERS, blocks_of
 from rum_core import schema
 from rum_core.data.catalog import Catalog, tie_hash
 from rum_core.data.changes import Side, find_changes
@@ -82,20 +82,22 @@ def write_snapshot(
 
 
 def rank_files(store: Store, ranker: Ranker, files: list[str], target: str, most: int) -> int:
-    """Lists of the first `most` users of these parts, in blocks; how many were ranked."""
+    """Lists of the first `most` users of these parts, in the job's blocks; how many were ranked."""
+    rows = [len(store.read_table(file, [schema.USER_ID])) for file in files]
     ranked = 0
-    for file in files:
-        histories = Histories.from_table(store.read_table(file))
-        for start in range(0, len(histories), BLOCK_USERS):
-            stop = min(len(histories), start + BLOCK_USERS, start + most - ranked)
-            some = histories.take(np.arange(start, stop))
-            ranking = ranker.rank(some, **ASKED)
-            model = ranker.model
-            lists = as_table(ranking, some.user_ids, model.catalog, model.model_id)
-            store.write_table(f"{target}/part-{ranked:08d}.parquet", lists)
-            ranked = ranked + stop - start
-            if ranked >= most:
-                return ranked
+    for block in blocks_of(files, rows, min(BLOCK_USERS, most)):
+        parts = [
+            store.read_table(span["file"]).slice(span["start"], span["rows"])
+            for span in block["spans"]
+        ]
+        histories = Histories.from_table(pa.concat_tables(parts))
+        some = histories.take(np.arange(min(len(histories), most - ranked)))
+        ranking = ranker.rank(some, **ASKED)
+        lists = as_table(ranking, some.user_ids, ranker.model.catalog, ranker.model.model_id)
+        store.write_table(f"{target}/part-{ranked:08d}.parquet", lists)
+        ranked += len(some)
+        if ranked >= most:
+            break
     return ranked
 
 

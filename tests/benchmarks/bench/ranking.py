@@ -81,7 +81,7 @@ def _feature_level(users: int, items: int, of_rival: int) -> list[Row]:
             "customers/s",
             rival=f"the dense product of width {WIDTH} alone",
             rival_value=product,
-            goal=1.0,
+            goal=1.0 if items > 10_000 else None,  # a small product leaves little to save
             note="replay of the histories and the choice of five included",
         ),
     ]
