@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 from jobs.ingest import ingest
-from jobs.runtime import ray_session
+from jobs.runtime import over_work, ray_session
 from rum_core.data.simulated import simulate, write_days
 from rum_core.data.snapshots import latest_snapshot, load_manifest
 from rum_core.settings import from_dict
@@ -51,7 +51,7 @@ COPY (
 
 
 def measure(small: bool) -> list[dict[str, Any]]:
-    """The job as it stands, and less the start of Ray, beside DuckDB.
+    """The job as it stands, and less the start of Ray and a worker, beside DuckDB.
 
     RuntimeError where the two do not end with the same customers and purchases.
     """
@@ -70,10 +70,16 @@ def measure(small: bool) -> list[dict[str, Any]]:
         f"{lines:,} lines of the simulated shop as CSV, {own[1]:,} purchases of {own[0]:,} "
         f"customers left; {os.cpu_count()} cores"
     )
-    whole = f"{about}; of {ours:.1f} s, the start of Ray is {start:.1f} s"
+    whole = f"{about}; of {ours:.1f} s, the start of Ray and a worker is {start:.1f} s"
     return [
         _row("ingest job", lines / ours, lines / duck, GOAL, whole),
-        _row("ingest job less the start of Ray", lines / (ours - start), lines / duck, None, about),
+        _row(
+            "ingest job less the start of Ray and a worker",
+            lines / (ours - start),
+            lines / duck,
+            None,
+            about,
+        ),
     ]
 
 
@@ -128,9 +134,10 @@ def run_duckdb(folder: Path, number: int) -> tuple[int, int]:
 
 
 def start_ray() -> tuple[int, int]:
-    """A Ray of the job's own that does nothing."""
+    """A Ray of the job's own, and a first worker that does nothing."""
     with ray_session():
-        return 0, 0
+        over_work(lambda nothing: nothing, [{"nothing": 0}])
+    return 0, 0
 
 
 def repeated(work: Callable[[int], tuple[int, int]]) -> tuple[float, tuple[int, int]]:
