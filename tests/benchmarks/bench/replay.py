@@ -39,6 +39,7 @@ def measure(small: bool) -> list[Row]:
             rival="the roofline",
             rival_value=limit,
             goal=0.6,
+            least=0.1 if small else None,
             note=note,
         )
     ]

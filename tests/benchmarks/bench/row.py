@@ -20,9 +20,11 @@ def row(
     rival: str = "",
     rival_value: float | None = None,
     goal: float | None = None,
+    least: float | None = None,
     note: str = "",
 ) -> Row:
-    """`goal` is the least ratio to the rival that is asked for."""
+    """`goal` is the ratio to the rival that is asked for, `least` one that only what has broken
+    misses, whatever the machine does meanwhile."""
     return {
         "section": section,
         "what": what,
@@ -32,6 +34,7 @@ def row(
         "rival_value": rival_value,
         "ratio": value / rival_value if rival_value else None,
         "goal": goal,
+        "least": least,
         "note": note,
     }
 

@@ -32,6 +32,7 @@ from rum_core.training import loop
 from rum_core.training.loop import fit
 from rum_core.training.selection import select
 from rum_core.training.step import Worker
+from tests.benchmarks.bench.row import Row, row
 
 LOG = Path(__file__).parents[4] / "shared" / "data" / "instant_video" / "interactions.parquet"
 SMALL_SHOP = {"users": 600, "items": 500, "purchases": 20.0}
@@ -48,6 +49,7 @@ OURS: dict[str, dict[str, Any]] = {
     SASREC: {"name": "sasrec"},
 }
 CORNACS = ("cornac 3.0.1 FPMC", "cornac 3.0.1 GRU4Rec")
+LEAST = 0.1  # of sasrec, on the small shop
 GOALS = {("item level", SASREC): 5.0, ("feature level", "cornac 3.0.1 GRU4Rec"): 1.0}
 
 Epoch = Callable[[], float]  # trains one, and gives its seconds
@@ -67,7 +69,7 @@ class Log:
         return UserCut(Settings().history.train_fraction).part(self.histories, "train")
 
 
-def measure(small: bool) -> list[dict[str, Any]]:
+def measure(small: bool) -> list[Row]:
     """One row a model and rival; small: item level and sasrec alone, on a simulated shop."""
     log = simulated_shop() if small else instant_video()
     names = ["item level"] if small else ["item level", "feature level"]
@@ -78,7 +80,7 @@ def measure(small: bool) -> list[dict[str, Any]]:
         rivals += CORNACS
     seconds = epoch_seconds(epochs)
     rows = [
-        _speed(log, name, seconds[name], rival, seconds.get(rival))
+        _speed(log, name, seconds[name], rival, seconds.get(rival), LEAST if small else None)
         for name in names
         for rival in rivals
     ]
@@ -187,7 +189,7 @@ def epoch_seconds(epochs: dict[str, Epoch]) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in taken.items()}
 
 
-def races(log: Log) -> list[dict[str, Any]]:
+def races(log: Log) -> list[Row]:
     """Seconds until sasrec's best validation NDCG: one row a model of ours."""
     rival = curve(log, SASREC)
     best = max(ndcg for _, ndcg in rival)
@@ -204,7 +206,9 @@ def races(log: Log) -> list[dict[str, Any]]:
             after = _epoch(own, best)
             note += f"reached after {after} epochs" if after else "never reached"
             what = f"{name}, seconds to sasrec's best validation NDCG"
-            rows.append(_row(what, value, "s", SASREC, against, None, f"{note}; {_how()}"))
+            note = f"{note}; {_how()}"
+            found = row("training", what, value, "s", rival=SASREC, rival_value=against, note=note)
+            rows.append(found)
     return rows
 
 
@@ -252,8 +256,13 @@ def _reached(curve: list[tuple[float, float]], ndcg: float) -> float:
 
 
 def _speed(
-    log: Log, name: str, seconds: float, rival: str, rival_seconds: float | None
-) -> dict[str, Any]:
+    log: Log,
+    name: str,
+    seconds: float,
+    rival: str,
+    rival_seconds: float | None,
+    least: float | None,
+) -> Row:
     purchases = len(log.train.items)
     note = f"{log.name}, {purchases:,} purchases an epoch, D={DIM}, K={SLOTS}; {_how()}"
     if rival_seconds is None:
@@ -264,30 +273,18 @@ def _speed(
         note += "; cornac learns no first purchase of a customer, which is counted all the same"
     against = None if rival_seconds is None else purchases / rival_seconds
     what, goal = f"{name}, one epoch", GOALS.get((name, rival))
-    return _row(what, purchases / seconds, "purchases/s", rival, against, goal, note)
+    return row(
+        "training",
+        what,
+        purchases / seconds,
+        "purchases/s",
+        rival=rival,
+        rival_value=against,
+        goal=goal,
+        least=least,
+        note=note,
+    )
 
 
 def _how() -> str:
     return f"{torch.get_num_threads()} torch threads, torch {torch.__version__}"
-
-
-def _row(
-    what: str,
-    value: float,
-    unit: str,
-    rival: str,
-    rival_value: float | None,
-    goal: float | None,
-    note: str,
-) -> dict[str, Any]:
-    return {
-        "section": "training",
-        "what": what,
-        "value": value,
-        "unit": unit,
-        "rival": rival,
-        "rival_value": rival_value,
-        "ratio": None if rival_value is None else value / rival_value,
-        "goal": goal,
-        "note": note,
-    }
