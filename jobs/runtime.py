@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import ray
 from ray.exceptions import RayError
 
+from rum_core import schema
 from rum_core.errors import RumError, one_line
 from rum_core.progress import counting
 from rum_core.settings import Settings, load
@@ -23,6 +24,7 @@ log = logging.getLogger("rum")
 
 WRITE_ARGS = {"num_cpus": 0.5}  # of the tasks that write what actors make: `_smallest_node`
 BLOCK_USERS = 65_536  # rows that one call of an actor gets, at most
+BLOCK_PURCHASES = 8_000_000  # that it gets, about: some hundred bytes each at their most
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -121,8 +123,10 @@ def over_users(
         files = [file for file in store.files(folder) if file.endswith(".parquet")]
     if not files:
         raise StoreError(f"there are no histories in {store.full(folder)}; run jobs/ingest.py")
-    rows = [_rows(store, file) for file in files]
-    blocks = blocks_of(files, rows, max(1, min(BLOCK_USERS, -(-sum(rows) // workers))))
+    sizes = [_size(store, file) for file in files]
+    rows, purchases = [size[0] for size in sizes], sum(size[1] for size in sizes)
+    room = BLOCK_PURCHASES * sum(rows) // max(1, purchases)
+    blocks = blocks_of(files, rows, max(1, min(BLOCK_USERS, room, -(-sum(rows) // workers))))
     threads = str(max(1, cores // workers))
     return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         _Reads,
@@ -182,7 +186,11 @@ def _smallest_node() -> float:
     return min((c for c in cores if c >= 1), default=1.0)
 
 
-def _rows(store: Store, path: str) -> int:
-    """Rows of a parquet file, from its footer."""
+def _size(store: Store, path: str) -> tuple[int, int]:
+    """Rows of a parquet file of histories and purchases in them, from its footer."""
     with store.telling(path, "read"):
-        return int(pq.read_metadata(store.full(path), filesystem=store.fs).num_rows)
+        footer = pq.read_metadata(store.full(path), filesystem=store.fs)
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    columns = [group.column(n) for group in groups for n in range(group.num_columns)]
+    lists = [c.num_values for c in columns if c.path_in_schema.split(".")[0] == schema.ITEMS]
+    return int(footer.num_rows), sum(lists)

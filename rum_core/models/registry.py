@@ -1,7 +1,7 @@
 """The models that a night can have: by what each is made, and by what ranked.
 
-Both are named here and loaded by `made_by` and `ranked_by`, so that who ranks loads no torch and
-who reads settings loads neither.
+Both are named here and loaded by `made_by` and `ranked_by`, so that who reads settings loads
+neither.
 """
 
 from pkgutil import resolve_name

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from rum_core.ranking.bags import Bags
 from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons
-from rum_core.ranking.counted import NO_ROWS, Counted, counted_sum, log_float32
+from rum_core.ranking.counted import NO_ROWS, Counted, bags_of, counted_sum, log_float32
 from rum_core.ranking.select import (
     LARGEST,
     ROUNDING,
@@ -99,7 +98,7 @@ class _Memory:
             tiles = m.counted.tiles(held, row, self.offsets, block.candidates)
         counts, mixture = np.zeros((0, 0), np.float32), (0.0, 0.0)
         exps = np.zeros((len(held), 2, TILE), np.uint16)
-        reads = Bags(row, self.offsets)
+        reads = bags_of(row, self.offsets)
         memory = (self.slots, self.offsets, self.p64, m.q64, m.alpha, m.beta)
         seen = (block.seen, block.seen_offsets)
         for start in range(0, len(block.candidates), TILE):
