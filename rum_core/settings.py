@@ -308,20 +308,18 @@ class Model(Section):
         json_schema_extra=_of("ease"),
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _alpha_of_the_level(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("level") == "feature" and "alpha" not in given:
-            slots = str(given.get("slots", cls.model_fields["slots"].default))
-            return {**given, "alpha": 3 * int(slots)} if slots.isdecimal() else given
-        return given
-
     @field_validator("name")
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in MODELS:
             raise ValueError(f"there is no such model: use one of {', '.join(MODELS)}")
         return value
+
+    @model_validator(mode="after")
+    def _alpha_of_the_level(self) -> "Model":
+        if self.level == "feature" and "alpha" not in self.model_fields_set:
+            object.__setattr__(self, "alpha", 3.0 * self.slots)
+        return self
 
     @model_validator(mode="after")
     def _plain_where_counted(self) -> "Model":

@@ -163,9 +163,9 @@ def _blend(
                 parts[s] = weight * value_of(indices, weights, first, last, i)
                 total += parts[s]
                 weight *= decay
-            if total <= 0.0:
-                continue
             counted = mixture[0] * np.log1p(mixture[1] * total)
+            if counted <= 0.0:
+                continue
             share = counted / (counted + abs(scores[u, n] - counted))
             for s in range(len(mine)):
                 z[u, n, s] = (1.0 - share) * z[u, n, s] + share * parts[s] / total

@@ -41,7 +41,8 @@ class Dense:
         self, block: Block, top_n: int, because: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Items (U, N) and scores (U, N); vectors name no purchase, so nothing (U, N, B) after."""
-        items, scores = exact_top(_Products(self, block), block, self.tie_rank, top_n)
+        products = _Products(self, block, self.vectors(block))
+        items, scores = exact_top(products, block, self.tie_rank, top_n)
         return items, scores, *no_reasons(len(block), top_n, because)
 
     def columns(self, tile: np.ndarray) -> np.ndarray:
@@ -52,11 +53,10 @@ class Dense:
 class _Products:
     """A block's vectors after all its purchases."""
 
-    def __init__(self, model: Dense, block: Block) -> None:
-        self.model, self.block = model, block
-        self.h = model.vectors(block)  # (U, W)
+    def __init__(self, model: Dense, block: Block, h: np.ndarray) -> None:
+        self.model, self.block, self.h = model, block, h  # (U, W)
 
-    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def keep(self, most: int) -> tuple[np.ndarray, ...]:
         m = self.model
         with np.errstate(over="ignore"):
             left = self.h.astype(np.float32)
@@ -65,6 +65,9 @@ class _Products:
 
     def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         return np.asarray(_exact(users, items, self.h, self.model.v64, self.model.bias))
+
+    def take(self, users: np.ndarray) -> "_Products":
+        return _Products(self.model, self.block.take(users), self.h[users])
 
 
 def of_mf(model: SavedModel) -> Dense:

@@ -23,16 +23,17 @@ from rum_core.ranking.select import (
     empty_heaps,
     exact_top,
     keep_products,
+    nothing_kept,
     replace_least,
     score_bound,
 )
-from rum_core.ranking.truncated import Truncation
+from rum_core.ranking.truncated import Truncation, pays_after
 from rum_core.store.checkpoint import SavedModel
 from rum_core.store.memories import Memories
 
 TILE = 1024  # candidates at once
-MANY = 16_384  # users that a truncation must be able to follow, to pay for its making: seconds
-SAMPLE = 4096  # users that it is made from, at most
+SAMPLE = 4096  # users that a truncation is made from, at most
+FEW = 1024  # and at least
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class FeatureLevel:
         self, block: Block, top_n: int, because: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Items (U, N) and scores (U, N); features name no purchase, so nothing (U, N, B) after."""
-        items, scores = exact_top(_Memory(self, block), block, self.tie_rank, top_n)
+        memory = _Memory(self, block, self.replay(block.known))
+        items, scores = exact_top(memory, block, self.tie_rank, top_n)
         return items, scores, *no_reasons(len(block), top_n, because)
 
     def columns(self, tile: np.ndarray) -> np.ndarray:
@@ -106,9 +108,10 @@ class FeatureLevel:
         return np.ascontiguousarray(np.concatenate([q, outer], axis=1).T)
 
     def truncation_for(self, left: np.ndarray, most: int) -> Truncation | None:
-        """The model's truncation, where so many users were ranked that more are to be expected;
-        made from a block of them (U, W)."""
-        if not self.tried and self.ranked >= MANY:
+        """The model's truncation, where as many users were ranked as pay for its making, so that
+        as many more are to be expected; made from a block of them (U, W)."""
+        enough = len(left) >= FEW and self.ranked >= pays_after(left.shape[1], len(self.q))
+        if not self.tried and enough:
             self.tried = True
             some = np.linspace(0, len(left) - 1, min(len(left), SAMPLE)).astype(np.int64)
             self.truncation = Truncation.of(left[some], self.columns, len(self.q), most)
@@ -128,13 +131,11 @@ class FeatureLevel:
 class _Memory:
     """A block's memories after all its purchases."""
 
-    def __init__(self, model: FeatureLevel, block: Block) -> None:
-        self.model = model
-        self.block = block
+    def __init__(self, model: FeatureLevel, block: Block, memory: np.ndarray) -> None:
+        self.model, self.block, self.memory = model, block, memory  # (U, K, D)
         self.p64 = np.where((block.rows >= 0)[:, None], model.p[block.rows], 0).astype(np.float64)
-        self.memory = model.replay(block.known)
 
-    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def keep(self, most: int) -> tuple[np.ndarray, ...]:
         m = self.model
         flat = m.alpha * self.memory.reshape(len(self.block), -1)  # (U, K D)
         left = np.concatenate([self.p64, flat], axis=1)
@@ -148,13 +149,13 @@ class _Memory:
 
     def _keep_truncated(
         self, left: np.ndarray, length: np.ndarray, truncation: Truncation, most: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, ...]:
         m, block = self.model, self.block
         norm = float(m.norms[block.candidates].max())
         bound = score_bound(left.shape[1], length, norm, m.bias)
-        scores, items = empty_heaps(len(block), most)
         if not np.isfinite(bound).all():
-            return items, scores[:, 0], np.full_like(bound, np.inf)
+            return nothing_kept(len(block), most, bound)
+        scores, items = empty_heaps(len(block), most)
         seen = (block.seen, block.seen_offsets)
         for first in range(0, len(block), RUN):
             some = slice(first, first + RUN)
@@ -181,6 +182,9 @@ class _Memory:
         return np.asarray(
             _exact(users, items, self.p64, self.memory, m.q64, m.writes.z, m.bias, m.alpha)
         )
+
+    def take(self, users: np.ndarray) -> "_Memory":
+        return _Memory(self.model, self.block.take(users), self.memory[users])
 
 
 @njit(cache=True, parallel=True, error_model="numpy")

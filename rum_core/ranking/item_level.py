@@ -26,22 +26,24 @@ from rum_core.ranking.select import (
     contains,
     empty_heaps,
     exact_top,
+    nothing_kept,
     replace_least,
 )
 from rum_core.store.checkpoint import SavedModel
 
+BLOCK = 65_536  # users at once
+HELD = 2**19  # R at most: some kilobytes each
 TILE = 64  # T
 RUN = 1024  # users whose sums are at hand at a time: they stay in a core's cache
 LOWEST = 1e-26  # below it a sum of exps has lost terms: the pair is scored in float64
 # a READ, above the least product of its tile, is a quotient of two sums of bfloat16 numbers that
-# are rounded once more: each of the four roundings may take 2^-8 of it
+# are rounded once more: each of these four roundings may take 2^-8 of it, and float32 sums of at
+# most 1,024 slots (model.slots) 2^-13
 UP = np.float32(1 + 4 * 2.0**-8 + 2.0**-12)
 
 
 class ItemLevel:
     """A model's tables in both precisions; made once, ranks any number of blocks."""
-
-    block_users = 65_536  # what is made once a tile is made for all of them
 
     def __init__(self, model: SavedModel) -> None:
         self.counted = Counted(model) if model.config.get("transitions") else None
@@ -51,6 +53,8 @@ class ItemLevel:
         self.norms = np.sqrt((self.q64**2).sum(axis=1))  # (I,)
         self.bias = item_bias(model)
         self.slots = int(model.config["slots"])
+        # what is made once a tile is made for all users of a block, and a row for each item held
+        self.block_users = BLOCK if len(self.q) <= HELD else max(1, min(BLOCK, HELD // self.slots))
         self.alpha = float(model.config["alpha"])
         self.beta = float(model.config["beta"])
         self.tie_rank = model.catalog.tie_rank
@@ -84,12 +88,12 @@ class _Memory:
         self.p = np.where((block.rows >= 0)[:, None], model.p[block.rows], np.float32(0))  # (U, D)
         self.p64 = self.p.astype(np.float64)
 
-    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def keep(self, most: int) -> tuple[np.ndarray, ...]:
         m, block = self.model, self.block
         bound = self._bound()
-        scores, items = empty_heaps(len(block), most)
         if not np.isfinite(bound).all():
-            return items, scores[:, 0], np.full_like(bound, np.inf)
+            return nothing_kept(len(block), most, bound)
+        scores, items = empty_heaps(len(block), most)
         held = np.flatnonzero(np.bincount(self.slots, minlength=len(m.q)))
         row = (np.cumsum(np.bincount(held, minlength=len(m.q))) - 1)[self.slots]
         q_held = m.q[held]  # (R, D)
@@ -105,22 +109,24 @@ class _Memory:
             tile = block.candidates[start : start + TILE]
             q = np.ascontiguousarray(m.q[tile].T)  # (D, T)
             low = _fill(q_held @ q, np.float32(m.beta), exps)
-            sums = exps.reshape(len(held), -1)
+            table = exps.reshape(len(held), -1)
             bias = m.bias[tile].astype(np.float32)
-            table = tiles.table(start, len(tile)) if tiles else None
+            followed = tiles.table(start, len(tile)) if tiles else None
             for first in range(0, len(block), RUN):
                 last = min(first + RUN, len(block))
-                if m.counted and tiles and table is not None:
-                    counts, mixture = tiles.bags.sums(table, first, last), m.counted.mixture
-                base, read = self.p[first:last] @ q, reads.sums(sums, first, last)
+                if tiles:
+                    counts, mixture = tiles.bags.sums(followed, first, last), tiles.counted.mixture
+                base, read = self.p[first:last] @ q, reads.sums(table, first, last)
                 _offer(
                     tile, base, read, low, bias, counts, mixture, first, memory, seen, scores, items
                 )
         return items, scores[:, 0], bound
 
     def _bound(self) -> np.ndarray:
-        """How far a score of the float32 pass may be from the float64 one, (U,): the rounding of
-        dot products (gamma_n |x| |y|), of the exponent and of the sums, each at its worst."""
+        """How far a score may be above the rough one, which allows for bfloat16 already, (U,): the
+        rounding of dot products (gamma_n |x| |y|), of the exponent and of the sums, each at its
+        worst, and what is lost of numbers too small for float32 or bfloat16 where `LOWEST` lets
+        them in."""
         m = self.model
         gamma = (m.q.shape[1] + 2) * ROUNDING
         largest = m.norms[self.block.candidates].max()
@@ -140,7 +146,8 @@ class _Memory:
         if m.counted:
             largest_y = largest_y + m.counted.most(m.slots)
             counted = m.counted.error(m.slots)
-        bound = counted + base * gamma + m.alpha * read + 32 * ROUNDING * largest_y + 1e-30
+        tiny = (m.alpha * (m.slots + 1) * 2.0**-133 + 2.0**-146) / LOWEST
+        bound = counted + base * gamma + m.alpha * read + 32 * ROUNDING * largest_y + tiny
         too_large = np.maximum(largest_y, m.beta * w) > LARGEST
         return np.where(too_large | (relative > 0.1), np.inf, bound)
 
@@ -150,6 +157,9 @@ class _Memory:
         rows = m.counted.rows if m.counted else NO_ROWS
         decay, mixture = (m.counted.decay, m.counted.mixture) if m.counted else (0.0, (0.0, 0.0))
         return np.asarray(_exact(users, items, m.bias, memory, rows, decay, mixture))
+
+    def take(self, users: np.ndarray) -> "_Memory":
+        return _Memory(self.model, self.block.take(users))
 
     def because(
         self, items: np.ndarray, scores: np.ndarray, most: int
@@ -251,15 +261,15 @@ def _offer(
     w, c = np.float32(mixture[0]), np.float32(mixture[1])
     rest = bias + alpha * low[: len(tile)]
     for n in prange(len(base)):
-        u, sums = first + n, base[n]
+        u, rough = first + n, base[n]  # all but the READ, bias and low
         under, over = read[n, :half], read[n, half:]
         if len(counts):
             for t in range(len(tile)):
-                sums[t] += w * log_float32(np.float32(1.0) + c * counts[n, t])
+                rough[t] += w * log_float32(np.float32(1.0) + c * counts[n, t])
         for start in range(0, len(tile), STEP):
             stop = min(start + STEP, len(tile))
-            floor, group = heap_scores[u, 0], slice(start, stop)
-            if not _reach(sums[group], rest[group], under[group], over[group], up, floor):
+            floor, group = max(heap_scores[u, 0], np.float32(-LARGEST)), slice(start, stop)
+            if not _reach(rough[group], rest[group], under[group], over[group], up, floor):
                 continue
             for t in range(start, stop):
                 exps = _long(under[t])
@@ -270,7 +280,7 @@ def _offer(
                     if len(counts):
                         most += w * log_float32(np.float32(1.0) + c * counts[n, t])
                 else:
-                    most = sums[t] + rest[t] + up * _long(over[t]) / exps
+                    most = rough[t] + rest[t] + up * _long(over[t]) / exps
                 if most > heap_scores[u, 0] and not contains(
                     seen, seen_offsets[u], seen_offsets[u + 1], tile[t]
                 ):
@@ -278,13 +288,13 @@ def _offer(
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
-def _reach(sums: Any, rest: Any, under: Any, over: Any, up: Any, floor: Any) -> int:
-    """How many of a few candidates may be above the floor, sums + rest + up over / under > floor,
+def _reach(rough: Any, rest: Any, under: Any, over: Any, up: Any, floor: Any) -> int:
+    """How many of a few candidates may be above the floor, rough + rest + up over / under > floor,
     or have lost terms; without the division, and such that the compiler makes it vectors."""
     found = 0
-    for t in range(len(sums)):
+    for t in range(len(rough)):
         exps = _long(under[t])
-        above = (sums[t] + (rest[t] - floor)) * exps + up * _long(over[t])
+        above = (rough[t] + (rest[t] - floor)) * exps + up * _long(over[t])
         found += (above > np.float32(0.0)) | (exps < np.float32(LOWEST))
     return found
 

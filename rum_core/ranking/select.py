@@ -1,8 +1,9 @@
 """Exact top-N in two passes: a float32 pass keeps a few candidates a user, a float64 pass decides.
 
-The score of an item is its float64 value rounded to float32; lists go by (-score, tie rank). The
-first pass may be wrong by `bound` in each score; where that could change a list, the user's whole
-catalogue is scored in float64. So a list never depends on batches, tiles or threads, ties included.
+The score of an item is its float64 value rounded to float32; lists go by (-score, tie rank). What
+the first pass leaves out scores no more than its floor and `bound`; where that could change a list,
+more candidates are kept, and where that is not enough either, the user's whole catalogue is scored
+in float64. So a list never depends on batches, tiles or threads, ties included.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from numba import njit, prange
 from rum_core.ranking.block import Block
 
 MARGIN = 11  # candidates kept beyond N
+DEEPER = 128  # where those were not enough
 WIDE = 2_000_000  # (user, item) pairs scored at once in float64
 STEP = 16
 RUN = 1024  # users of a product at once
@@ -24,27 +26,37 @@ LARGEST = 1e30  # products above it could overflow in float32: everything is sco
 class Level(Protocol):
     """A way to score one block: roughly for all candidates, exactly for some."""
 
-    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def keep(self, most: int) -> tuple[np.ndarray, ...]:
         """The best by rough score: items (U, most) int32, -1 where there are no more; floor (U,)
-        float32 that no other candidate's rough score exceeds; bound (U,) float64 of its error."""
+        float32 that no other candidate's rough score exceeds; bound (U,) float64 of how far a score
+        may be above it, infinite where nothing is known."""
 
     def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Scores (n, m) float64 of items (n, m) for users (n,) of the block; any for item -1."""
 
+    def take(self, users: np.ndarray) -> "Level":
+        """Of the users at these positions alone."""
+
 
 def exact_top(
-    level: Level, block: Block, tie_rank: np.ndarray, top_n: int
+    level: Level, block: Block, tie_rank: np.ndarray, top_n: int, margin: int = MARGIN
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lists (U, N) int32 and their scores (U, N) float32; -1 and -inf at the end of the list of a
     user who has fewer candidates."""
-    kept, floor, bound = level.keep(top_n + MARGIN)
+    kept, floor, bound = level.keep(top_n + margin)
     users = np.arange(len(block))
     scores = _rounded(level.exact(users, kept))
     scores[kept < 0] = -np.inf
     items, scores = best(kept, scores, tie_rank, top_n)
+    known = np.isfinite(bound)
     with np.errstate(invalid="ignore"):
-        doubtful = _rounded(floor + bound) >= scores[:, -1]
-    doubtful |= ~np.isfinite(bound) | (items[:, -1] < 0)
+        doubtful = ~known | (_rounded(floor + bound) >= scores[:, -1])
+    doubtful |= items[:, -1] < 0
+    again = users[doubtful & known] if margin < DEEPER else users[:0]
+    if len(again):
+        found = exact_top(level.take(again), block.take(again), tie_rank, top_n, DEEPER)
+        items[again], scores[again] = found
+        doubtful[again] = False
     wide = users[doubtful]
     at_once = max(1, WIDE // len(block.candidates))
     for start in range(0, len(wide), at_once):
@@ -54,9 +66,15 @@ def exact_top(
             seen = block.seen[block.seen_offsets[user] : block.seen_offsets[user + 1]]
             free = ~np.isin(block.candidates, seen, assume_unique=True)
             items[user], scores[user] = -1, -np.inf
-            found, values = top(block.candidates[free], row[free], tie_rank, top_n)
-            items[user, : len(found)], scores[user, : len(found)] = found, values
+            chosen, values = top(block.candidates[free], row[free], tie_rank, top_n)
+            items[user, : len(chosen)], scores[user, : len(chosen)] = chosen, values
     return items, scores
+
+
+def nothing_kept(users: int, most: int, bound: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What `Level.keep` says where it could not look at a block with such users: all are doubtful,
+    and those of a finite bound are asked for once more without the others."""
+    return empty_heaps(users, most)[1], np.full(users, np.inf, np.float32), bound
 
 
 def top(
@@ -93,13 +111,13 @@ def keep_products(
     tile: int,
     block: Block,
     most: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, ...]:
     """`Level.keep` of scores left . v_i + b_i: left (U, W) float32 of these lengths (U,), v_i of
     `norms` (I,), bias (I,); columns: v (W, T) float32 of the items of a tile (T,)."""
     bound = score_bound(left.shape[1], length, float(norms[block.candidates].max()), bias)
-    scores, items = empty_heaps(len(block), most)
     if not np.isfinite(bound).all():
-        return items, scores[:, 0], np.full_like(bound, np.inf)
+        return nothing_kept(len(block), most, bound)
+    scores, items = empty_heaps(len(block), most)
     seen = (block.seen, block.seen_offsets)
     for start in range(0, len(block.candidates), tile):
         some = block.candidates[start : start + tile]

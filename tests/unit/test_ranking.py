@@ -1,5 +1,7 @@
 """Lists against the oracle, the reference and hand-made cases: ties, cold users, any batching."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +21,6 @@ from rum_core.store.checkpoint import SavedModel
 from tests import oracle
 
 LEVELS = ["item", "feature", "counted"]  # the last: item level with transitions
-MEMORIES = {"item": item_level._Memory, "feature": feature_level._Memory}
-MEMORIES["counted"] = MEMORIES["item"]
 quick = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
@@ -113,20 +113,55 @@ def test_no_score_is_above_what_the_first_pass_allows(
     ranker = Ranker(model)
     candidates = np.flatnonzero(rng.random(items) < 0.9).astype(np.int32)
     block = Block.of(ranker.rows(histories), histories, candidates, exclude_seen=True)
-    memory = MEMORIES[level](ranker.scorer, block)
+    assert_nothing_above_the_floor(ranker, block)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+@pytest.mark.parametrize("d", [1, 4, 12])
+def test_no_score_is_above_what_a_truncated_pass_allows(d: int, scale: float) -> None:
+    rng = np.random.default_rng(2)
+    model = a_model("feature", rng, items=150, users=40, size=0.3, bias=True)
+    model.tensors["user"][:, 0] *= scale  # second moments that lie far apart
+    histories = some_histories(rng, 40, 150, 9).known()
+    histories = histories.take(np.flatnonzero(histories.lengths > 0))
+    ranker = Ranker(model)
+    block = Block.of(
+        ranker.rows(histories), histories, np.arange(150, dtype=np.int32), exclude_seen=True
+    )
+    with truncated_to(d):
+        bound = assert_nothing_above_the_floor(ranker, block)
+        assert ranker.scorer.truncation is not None  # type: ignore[attr-defined]
+    assert np.isfinite(bound).all()
+
+
+def assert_nothing_above_the_floor(ranker: Ranker, block: Block) -> np.ndarray:
+    scorer = ranker.scorer
+    if isinstance(scorer, feature_level.FeatureLevel):
+        memory = feature_level._Memory(scorer, block, scorer.replay(block.known))
+    else:
+        memory = item_level._Memory(scorer, block)
     kept, floor, bound = memory.keep(13)
-    for u in range(len(block)):
-        if not np.isfinite(bound[u]):
-            continue
-        free = np.setdiff1d(
-            candidates, histories.items[histories.offsets[u] : histories.offsets[u + 1]]
-        )
+    known = block.known
+    for u in np.flatnonzero(np.isfinite(bound)):
+        bought = known.items[known.offsets[u] : known.offsets[u + 1]]
+        free = np.setdiff1d(block.candidates, bought)
         mine = kept[u][kept[u] >= 0]
         assert set(mine) <= set(free)
         others = np.setdiff1d(free, mine).astype(np.int32)
-        if len(others):
-            exact = memory.exact(np.array([u]), others[None])[0]
-            assert exact.max() <= floor[u] + bound[u]
+        if len(others) and len(mine) == 13:
+            assert memory.exact(np.array([u]), others[None]).max() <= floor[u] + bound[u]
+    return np.asarray(bound)
+
+
+@contextmanager
+def truncated_to(d: int) -> Iterator[None]:
+    """Truncations to d dimensions, from the first users on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feature_level, "FEW", 0)
+        patch.setattr(feature_level, "pays_after", lambda *given: 0)
+        patch.setattr(truncated, "TRIED", 1)
+        patch.setattr(truncated, "_width", lambda *given: d)
+        yield
 
 
 @pytest.mark.parametrize("d", [1, 4, 12])
@@ -146,10 +181,7 @@ def test_truncated_products_give_the_lists_of_whole_ones(
     histories = some_histories(rng, 40, 150, 9)
     whole = Ranker(model)
     ranker = Ranker(model)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feature_level, "MANY", 0)
-        patch.setattr(truncated, "TRIED", 1)
-        patch.setattr(truncated, "_width", lambda *given: d)
+    with truncated_to(d):
         found = ranker.rank(histories, top_n=top_n)
     assert isinstance(ranker.scorer, feature_level.FeatureLevel)
     assert ranker.scorer.truncation is not None
@@ -284,6 +316,64 @@ def test_any_batching_gives_the_same_bits(level: str) -> None:
     assert_any_batching_gives_the_same_bits(model, some_histories(rng, 40, 300, 30), rng)
 
 
+@pytest.mark.parametrize("level", [*LEVELS, "truncated"])
+def test_many_runs_of_users_give_the_lists_of_the_reference(
+    level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels take a few users at a time: the second such run as the first."""
+    for module in (item_level, feature_level, select):
+        monkeypatch.setattr(module, "RUN", 7)
+    monkeypatch.setattr(item_level, "WIDE", 150)
+    rng = np.random.default_rng(4)
+    model = a_model(level.replace("truncated", "feature"), rng, items=200, users=60)
+    histories = some_histories(rng, 60, 200, 9)
+    with truncated_to(8) if level == "truncated" else nullcontext():
+        found = rank(model, histories, top_n=5, because=3)
+    same(found, reference.rank(model, histories, top_n=5, because=3))
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1e-15, 1e-25])
+def test_sums_too_small_for_float32_are_allowed_for(alpha: float) -> None:
+    """Of exps that are just above what is scored in float64."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        model = a_model("item", rng, items=300, users=2, size=2.0, beta=20.0, slots=2)
+        model.config["alpha"] = alpha
+        histories = some_histories(rng, 30, 300, 3)
+        same(rank(model, histories, top_n=4), reference.rank(model, histories, top_n=4))
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1e4])
+def test_products_too_small_for_bfloat16_are_allowed_for(alpha: float) -> None:
+    """One that holds a large item makes the exps of the others tiny."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        q = np.zeros((200, 3), np.float32)
+        q[:, 0] = rng.uniform(0.590, 0.597)
+        largest = rng.uniform(0.9, 1.1)
+        q[:, 1] = largest * rng.uniform(0.95, 0.995, 200)
+        q[7, 1] = largest
+        q[:3] = [[1, 0, 0], [0, 1e-14, 0], [0, -1e-14, 0]]
+        model = a_model("item", rng, items=200, users=1, dim=3, slots=1, beta=100.0)
+        model.config["alpha"] = alpha
+        model.tensors.update({"item": q, "user": np.zeros((1, 3), np.float32)})
+        bought = np.arange(3, dtype=np.int32)
+        histories = Histories(pa.array(["x", "y", "z"]), np.arange(4), bought, np.arange(3))
+        able = np.arange(200) >= 3
+        found = rank(model, histories, top_n=5, candidates=able)
+        same(found, reference.rank(model, histories, top_n=5, candidates=able))
+
+
+@pytest.mark.parametrize("mixture", [[0.0, 10.0], [1.0, 0.0], [1.4, 2.5]])
+def test_reasons_where_nothing_is_added_by_counting(mixture: list[float]) -> None:
+    rng = np.random.default_rng(0)
+    model = a_model("counted", rng, items=60, alike=0.66)
+    model.tensors["mixture"] = np.array(mixture, np.float32)
+    histories = some_histories(rng, 9, 60, 12)
+    given = {"top_n": 5, "because": 3}
+    same(rank(model, histories, **given), reference.rank(model, histories, **given))
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_thousand_items_alike_go_by_their_hash(level: str) -> None:
     rng = np.random.default_rng(5)
@@ -312,12 +402,27 @@ def users_in_float64(
     return len(widened)
 
 
+@pytest.mark.parametrize(("size", "dim", "slots"), [(0.3, 32, 10), (0.05, 128, 20)])
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_rough_pass_decides_for_nearly_all(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error bound is tight enough."""
+def test_the_rough_passes_decide_for_nearly_all(
+    level: str, size: float, dim: int, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error bound is tight enough, of first embeddings too, whose attention is flat."""
     rng = np.random.default_rng(11)
-    model = a_model(level, rng, items=2000, users=200, dim=32, slots=10, size=0.3)
+    model = a_model(level, rng, items=2000, users=200, dim=dim, slots=slots, size=size)
     assert users_in_float64(model, some_histories(rng, 200, 2000, 30), monkeypatch) <= 4
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_one_user_beyond_float32_costs_no_other(
+    level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(11)
+    model = a_model(level, rng, items=500, users=100, dim=32, slots=10, size=0.3)
+    histories = some_histories(rng, 100, 500, 30)
+    model.tensors["user"][1] *= 1e31
+    assert 1 <= users_in_float64(model, histories, monkeypatch) <= 4
+    same(rank(model, histories, top_n=5), reference.rank(model, histories, top_n=5))
 
 
 @quick

@@ -169,7 +169,7 @@ def test_a_log_without_a_name_is_called_by_its_path(path, name):
         ({}, 1),
         ({"level": "feature"}, 60),
         ({"level": "feature", "slots": 5}, 15),
-        ({"level": "feature", "slots": "5"}, 15),
+        ({"level": "feature", "slots": " 5"}, 15),
         ({"level": "feature", "alpha": 0.2}, 0.2),
         ({"level": "item", "slots": 5}, 1),
     ],
