@@ -29,7 +29,10 @@ _MEMORY: Space = {
     "model.alpha": tune.uniform(0.2, 2.0),
     "model.beta": tune.loguniform(0.25, 4.0),
 }
-_OF_FEATURES: Space = {"model.alpha": tune.loguniform(2.0, 200.0)}  # a READ is K times weaker
+_OF_FEATURES: Space = {  # few slots fade, and a READ is K times weaker
+    "model.slots": tune.choice([2, 4, 8, 20]),
+    "model.alpha": tune.loguniform(1.0, 100.0),
+}
 _NEIGHBOURS: Space = {
     "model.decay": tune.uniform(0.6, 1.0),
     "model.neighbours": tune.choice([100, 200, 500, 1000]),

@@ -34,6 +34,7 @@ from rum_core.models.registry import MODELS, OF_NEIGHBOURS, WITH_GRADIENTS
 from rum_core.uri import REFUSED, holds_secret, without_secrets
 
 Level = Literal["item", "feature"]
+FEATURES = 4  # K of the feature level where none is given
 Column = int | str
 ENV_PREFIX = "RUM_"
 LARGEST_FILE = 1_000_000  # characters of a settings file
@@ -178,13 +179,18 @@ class Model(Section):
         json_schema_extra=_of(*WITH_GRADIENTS),
     )
     slots: int = Field(
-        20, ge=1, le=1024, description="K, memory slots a customer", json_schema_extra=_of("rum")
+        20,
+        ge=1,
+        le=1024,
+        description=f"K, memory slots a customer; default at feature level: {FEATURES}, for a "
+        "purchase erases about half a K-th of a memory, and with many slots nothing fades",
+        json_schema_extra=_of("rum"),
     )
     alpha: float = Field(
         1.0,
         ge=0,
         le=10_000,
-        description="weight of the memory in p_u (eq 3); default at feature level: 3 K, for what a "
+        description="weight of the memory in p_u (eq 3); default at feature level: K, for what a "
         "purchase writes is spread over K slots, and a READ gives a K-th of it back",
         json_schema_extra=_of("rum"),
     )
@@ -316,9 +322,12 @@ class Model(Section):
         return value
 
     @model_validator(mode="after")
-    def _alpha_of_the_level(self) -> "Model":
-        if self.level == "feature" and "alpha" not in self.model_fields_set:
-            object.__setattr__(self, "alpha", 3.0 * self.slots)
+    def _defaults_of_the_level(self) -> "Model":
+        given = self.model_fields_set
+        if self.level == "feature" and "slots" not in given:
+            object.__setattr__(self, "slots", FEATURES)
+        if self.level == "feature" and "alpha" not in given:
+            object.__setattr__(self, "alpha", float(self.slots))
         return self
 
     @model_validator(mode="after")

@@ -164,17 +164,19 @@ def test_a_log_without_a_name_is_called_by_its_path(path, name):
 
 
 @pytest.mark.parametrize(
-    ("model", "alpha"),
+    ("model", "slots", "alpha"),
     [
-        ({}, 1),
-        ({"level": "feature"}, 60),
-        ({"level": "feature", "slots": 5}, 15),
-        ({"level": "feature", "slots": " 5"}, 15),
-        ({"level": "feature", "alpha": 0.2}, 0.2),
-        ({"level": "item", "slots": 5}, 1),
+        ({}, 20, 1),
+        ({"level": "feature"}, 4, 4),
+        ({"level": "feature", "slots": " 5"}, 5, 5),
+        ({"level": "feature", "alpha": 0.2}, 4, 0.2),
+        ({"level": "feature", "slots": 20, "alpha": 1}, 20, 1),
+        ({"level": "item", "slots": 5}, 5, 1),
     ],
 )
-def test_alpha_depends_on_the_level_where_it_is_not_given(
-    model: dict[str, Any], alpha: float
+def test_slots_and_alpha_depend_on_the_level_where_they_are_not_given(
+    model: dict[str, Any], slots: int, alpha: float
 ) -> None:
-    assert from_dict({"model": model}).model.alpha == alpha
+    chosen = from_dict({"model": model}).model
+    assert (chosen.slots, chosen.alpha) == (slots, alpha)
+    assert from_dict({"model": chosen.model_dump()}).model == chosen
