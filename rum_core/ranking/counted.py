@@ -4,13 +4,13 @@ U users, K slots of each, R items in the memories, T candidates a tile. What is 
 and summed from the newest slot on.
 """
 
-from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
 from numba import njit, prange
 
 from rum_core.models.item_weights import by_item
+from rum_core.ranking.bags import Bags
 from rum_core.ranking.bias import boost_of
 from rum_core.ranking.select import ROUNDING, value_of
 from rum_core.store.checkpoint import SavedModel
@@ -38,7 +38,7 @@ class Counted:
     ) -> "Tiles":
         """s of memories, tile after tile: slot n holds item held[row[n]]."""
         age = np.repeat(offsets[1:], np.diff(offsets)) - np.arange(len(row)) - 1
-        return Tiles(self, held, bags_of(row, offsets, self.decay**age), candidates)
+        return Tiles(self, held, Bags(row, offsets, self.decay**age), candidates)
 
     def most(self, slots: int) -> float:
         """The largest v of a memory of so many slots."""
@@ -69,16 +69,11 @@ class Counted:
         _blend(z, items, scores, memory, self.rows, self.decay, self.mixture)
 
 
-def bags_of(*given: np.ndarray) -> Any:
-    """`bags.Bags`, loaded here, where ranking needs it: who reads tables loads no torch."""
-    return resolve_name("rum_core.ranking.bags:Bags")(*given)
-
-
 class Tiles:
     """s of a block's memories in float32, for one tile of its candidates after another."""
 
     def __init__(
-        self, counted: Counted, held: np.ndarray, bags: Any, candidates: np.ndarray
+        self, counted: Counted, held: np.ndarray, bags: Bags, candidates: np.ndarray
     ) -> None:
         self.counted, self.held, self.bags, self.candidates = counted, held, bags, candidates
         indptr = counted.rows[0]

@@ -56,7 +56,7 @@ class _Products:
     def __init__(self, model: Dense, block: Block, h: np.ndarray) -> None:
         self.model, self.block, self.h = model, block, h  # (U, W)
 
-    def keep(self, most: int) -> tuple[np.ndarray, ...]:
+    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m = self.model
         with np.errstate(over="ignore"):
             left = self.h.astype(np.float32)

@@ -135,7 +135,7 @@ class _Memory:
         self.model, self.block, self.memory = model, block, memory  # (U, K, D)
         self.p64 = np.where((block.rows >= 0)[:, None], model.p[block.rows], 0).astype(np.float64)
 
-    def keep(self, most: int) -> tuple[np.ndarray, ...]:
+    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m = self.model
         flat = m.alpha * self.memory.reshape(len(self.block), -1)  # (U, K D)
         left = np.concatenate([self.p64, flat], axis=1)
@@ -149,7 +149,7 @@ class _Memory:
 
     def _keep_truncated(
         self, left: np.ndarray, length: np.ndarray, truncation: Truncation, most: int
-    ) -> tuple[np.ndarray, ...]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m, block = self.model, self.block
         norm = float(m.norms[block.candidates].max())
         bound = score_bound(left.shape[1], length, norm, m.bias)
@@ -159,8 +159,8 @@ class _Memory:
         seen = (block.seen, block.seen_offsets)
         for first in range(0, len(block), RUN):
             some = slice(first, first + RUN)
-            x, rest, slack = truncation.users(left[some], length[some], norm)
             whole = left[some].astype(np.float32)
+            x, rest, slack = truncation.users(left[some], whole, length[some], norm)
             for start in range(0, len(block.candidates), TILE):
                 tile = block.candidates[start : start + TILE]
                 _offer(

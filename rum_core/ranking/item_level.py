@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from rum_core.ranking.bags import Bags
 from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons
-from rum_core.ranking.counted import NO_ROWS, Counted, bags_of, counted_sum, log_float32
+from rum_core.ranking.counted import NO_ROWS, Counted, counted_sum, log_float32
 from rum_core.ranking.select import (
     LARGEST,
     ROUNDING,
@@ -88,7 +89,7 @@ class _Memory:
         self.p = np.where((block.rows >= 0)[:, None], model.p[block.rows], np.float32(0))  # (U, D)
         self.p64 = self.p.astype(np.float64)
 
-    def keep(self, most: int) -> tuple[np.ndarray, ...]:
+    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m, block = self.model, self.block
         bound = self._bound()
         if not np.isfinite(bound).all():
@@ -102,7 +103,7 @@ class _Memory:
             tiles = m.counted.tiles(held, row, self.offsets, block.candidates)
         counts, mixture = np.zeros((0, 0), np.float32), (0.0, 0.0)
         exps = np.zeros((len(held), 2, TILE), np.uint16)
-        reads = bags_of(row, self.offsets)
+        reads = Bags(row, self.offsets)
         memory = (self.slots, self.offsets, self.p64, m.q64, m.alpha, m.beta)
         seen = (block.seen, block.seen_offsets)
         for start in range(0, len(block.candidates), TILE):
@@ -111,7 +112,7 @@ class _Memory:
             low = _fill(q_held @ q, np.float32(m.beta), exps)
             table = exps.reshape(len(held), -1)
             bias = m.bias[tile].astype(np.float32)
-            followed = tiles.table(start, len(tile)) if tiles else None
+            followed = tiles.table(start, len(tile)) if tiles else counts
             for first in range(0, len(block), RUN):
                 last = min(first + RUN, len(block))
                 if tiles:

@@ -5,8 +5,8 @@ which model is ranked by what. A user's list depends on his own history alone, n
 comes in.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pkgutil import resolve_name
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,7 @@ from rum_core.errors import RumError
 from rum_core.models.popularity import MostPopular
 from rum_core.models.registry import MODELS, ranked_by
 from rum_core.ranking.block import Block
-from rum_core.ranking.feature_level import FeatureLevel
 from rum_core.ranking.fill import Lists, Scorer, fill
-from rum_core.ranking.item_level import ItemLevel
-from rum_core.ranking.opened import Opened
 from rum_core.ranking.rules import HOLDOUT, Rules
 from rum_core.store.checkpoint import SavedModel
 
@@ -46,14 +43,21 @@ class Ranking:
     passed: np.ndarray  # (U, R) items that each rule of a group passed over
 
 
-LEVELS: dict[str, Callable[[SavedModel], Scorer]] = {"item": ItemLevel, "feature": FeatureLevel}
+LEVELS = {  # loaded by name, as registry.py does: item level loads torch, who reads tables does not
+    "item": "rum_core.ranking.item_level:ItemLevel",
+    "feature": "rum_core.ranking.feature_level:FeatureLevel",
+}
+OPENED = "rum_core.ranking.opened:Opened"
 
 
 def by_level(model: SavedModel) -> Scorer:
     """RUM's scorer."""
     if model.config.get("merge", "add") != "add" or model.config.get("predict", "inner") != "inner":
-        return Opened(model)
-    return LEVELS[model.config["level"]](model)
+        name = OPENED
+    else:
+        name = LEVELS[model.config["level"]]
+    scorer: Scorer = resolve_name(name)(model)
+    return scorer
 
 
 class Ranker:

@@ -26,7 +26,7 @@ LARGEST = 1e30  # products above it could overflow in float32: everything is sco
 class Level(Protocol):
     """A way to score one block: roughly for all candidates, exactly for some."""
 
-    def keep(self, most: int) -> tuple[np.ndarray, ...]:
+    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The best by rough score: items (U, most) int32, -1 where there are no more; floor (U,)
         float32 that no other candidate's rough score exceeds; bound (U,) float64 of how far a score
         may be above it, infinite where nothing is known."""
@@ -71,7 +71,9 @@ def exact_top(
     return items, scores
 
 
-def nothing_kept(users: int, most: int, bound: np.ndarray) -> tuple[np.ndarray, ...]:
+def nothing_kept(
+    users: int, most: int, bound: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What `Level.keep` says where it could not look at a block with such users: all are doubtful,
     and those of a finite bound are asked for once more without the others."""
     return empty_heaps(users, most)[1], np.full(users, np.inf, np.float32), bound
@@ -111,7 +113,7 @@ def keep_products(
     tile: int,
     block: Block,
     most: int,
-) -> tuple[np.ndarray, ...]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`Level.keep` of scores left . v_i + b_i: left (U, W) float32 of these lengths (U,), v_i of
     `norms` (I,), bias (I,); columns: v (W, T) float32 of the items of a tile (T,)."""
     bound = score_bound(left.shape[1], length, float(norms[block.candidates].max()), bias)

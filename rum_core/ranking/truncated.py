@@ -16,7 +16,7 @@ import numpy as np
 from rum_core.ranking.select import ROUNDING
 
 LEAST = 1e-7  # of the largest second moment: directions below it are taken to have as much
-DOT = 5.0  # what a whole score costs, alone, in columns of a product per dimension of it
+DOT = 5.0  # how much more a whole score costs that is made alone than one of a product of all
 WIDTHS = 16  # of d: multiples of it are tried
 TRIED = 64  # users that d is tried on
 SAMPLE = 8192  # items that R is chosen by, at most, and that are turned by it at a time
@@ -76,14 +76,17 @@ class Truncation:
         kept = np.ascontiguousarray(R[:, :d])
         return cls(kept, others, first, _up(rest), longest, amiss)
 
-    def users(self, x: np.ndarray, length: np.ndarray, norm: float) -> tuple[np.ndarray, ...]:
-        """The first dimensions (n, d) float32 of users x (n, W) float64 of these lengths, a bound
-        on the length of the others (n,), and how much a score may be above what both say (n,).
+    def users(
+        self, x: np.ndarray, rounded: np.ndarray, length: np.ndarray, norm: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The first dimensions (n, d) float32 of users x (n, W) float64, `rounded` to float32, of
+        these lengths; a bound on the length of the others (n,); and how much a score may be above
+        what both say (n,).
 
         norm: the largest length of an item.
         """
         first = x @ self.first
-        others = x.astype(np.float32) @ self.others
+        others = rounded @ self.others
         gamma = (x.shape[1] + 2) * ROUNDING
         rest = np.sqrt((others.astype(np.float64) ** 2).sum(axis=1))
         rest = rest + gamma * length * np.linalg.norm(self.others)

@@ -19,12 +19,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.runtime import THREAD_LIMITS
 from tests.benchmarks.bench.page import as_markdown, broken
 from tests.benchmarks.bench.row import Row
 
 RESULTS = Path(__file__).parents[1] / "results"
 SECTIONS = ("ranking", "replay", "training", "ingestion")
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 def run_section(section: str, small: bool) -> tuple[list[Row], float]:
@@ -33,7 +33,7 @@ def run_section(section: str, small: bool) -> tuple[list[Row], float]:
         out, began = Path(folder, "rows.json"), time.monotonic()
         command = [sys.executable, "-m", "tests.benchmarks.bench", "--section", section]
         command += ["--rows", str(out), *(["--small"] if small else [])]
-        subprocess.run(command, check=True, env={**os.environ, **dict.fromkeys(THREADS, "1")})
+        subprocess.run(command, check=True, env={**os.environ, **dict.fromkeys(THREAD_LIMITS, "1")})
         rows: list[Row] = json.loads(out.read_text())
         return rows, time.monotonic() - began
 
