@@ -35,6 +35,8 @@ from rum_core.uri import REFUSED, holds_secret, without_secrets
 
 Level = Literal["item", "feature"]
 FEATURES = 4  # K of the feature level where none is given
+# of other models than rum: sasrec and dream validate no better than they began for 10 to 27 epochs
+OTHER_EPOCHS, OTHER_PATIENCE = 100, 30
 Column = int | str
 ENV_PREFIX = "RUM_"
 LARGEST_FILE = 1_000_000  # characters of a settings file
@@ -392,13 +394,19 @@ class Train(Section):
     dropout: float = Field(
         0.5, ge=0, lt=1, description="share of an item embedding's entries dropped in training"
     )
-    epochs: int = Field(30, ge=1, le=10_000, description="passes over the training part, at most")
+    epochs: int = Field(
+        30,
+        ge=1,
+        le=10_000,
+        description=f"passes over the training part, at most; default of other models than rum: "
+        f"{OTHER_EPOCHS}, for they start slowly",
+    )
     patience: int = Field(
         10,
         ge=0,
         le=1000,
         description="epochs without a better validation NDCG before training stops; 0: all epochs "
-        "are run and none is selected",
+        f"are run and none is selected; default of other models than rum: {OTHER_PATIENCE}",
     )
     batch_users: int = Field(64, ge=1, le=1_000_000, description="customers a step")
     bptt: int = Field(
@@ -652,6 +660,14 @@ class Settings(Section):
     gate: Gate = Gate()
     tune: Tune = Tune()
     backtest: Backtest = Backtest()
+
+    @model_validator(mode="after")
+    def _defaults_of_the_model(self) -> "Settings":
+        if self.model.name != "rum":
+            slow = {"epochs": OTHER_EPOCHS, "patience": OTHER_PATIENCE}
+            missing = {n: v for n, v in slow.items() if n not in self.train.model_fields_set}
+            object.__setattr__(self, "train", self.train.model_copy(update=missing))
+        return self
 
     @model_validator(mode="after")
     def _times_to_cut_at(self) -> "Settings":

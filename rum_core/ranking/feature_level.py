@@ -175,7 +175,7 @@ class _Memory:
                     scores,
                     items,
                 )
-        return items, scores[:, 0], bound
+        return items, scores, bound
 
     def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         m = self.model

@@ -35,7 +35,7 @@ from rum_core.store.checkpoint import SavedModel
 BLOCK = 65_536  # users at once
 HELD = 2**19  # R at most: some kilobytes each
 TILE = 64  # T
-RUN = 1024  # users whose sums are at hand at a time: they stay in a core's cache
+RUN = 4096  # users whose sums are at hand at a time
 LOWEST = 1e-26  # below it a sum of exps has lost terms: the pair is scored in float64
 # a READ, above the least product of its tile, is a quotient of two sums of bfloat16 numbers that
 # are rounded once more: each of these four roundings may take 2^-8 of it, and float32 sums of at
@@ -106,6 +106,7 @@ class _Memory:
         reads = Bags(row, self.offsets)
         memory = (self.slots, self.offsets, self.p64, m.q64, m.alpha, m.beta)
         seen = (block.seen, block.seen_offsets)
+        products = np.empty((min(RUN, len(block)), TILE), np.float32)
         for start in range(0, len(block.candidates), TILE):
             tile = block.candidates[start : start + TILE]
             q = np.ascontiguousarray(m.q[tile].T)  # (D, T)
@@ -117,11 +118,12 @@ class _Memory:
                 last = min(first + RUN, len(block))
                 if tiles:
                     counts, mixture = tiles.bags.sums(followed, first, last), tiles.counted.mixture
-                base, read = self.p[first:last] @ q, reads.sums(table, first, last)
+                base = np.matmul(self.p[first:last], q, out=products[: last - first, : len(tile)])
+                read = reads.sums(table, first, last)
                 _offer(
                     tile, base, read, low, bias, counts, mixture, first, memory, seen, scores, items
                 )
-        return items, scores[:, 0], bound
+        return items, scores, bound
 
     def _bound(self) -> np.ndarray:
         """How far a score may be above the rough one, which allows for bfloat16 already, (U,): the
@@ -263,10 +265,13 @@ def _offer(
     rest = bias + alpha * low[: len(tile)]
     for n in prange(len(base)):
         u, rough = first + n, base[n]  # all but the READ, bias and low
-        under, over = read[n, :half], read[n, half:]
+        under, over = read[n, : len(tile)], read[n, half : half + len(tile)]
         if len(counts):
             for t in range(len(tile)):
                 rough[t] += w * log_float32(np.float32(1.0) + c * counts[n, t])
+        floor = max(heap_scores[u, 0], np.float32(-LARGEST))
+        if not _reach(rough, rest, under, over, up, floor):
+            continue
         for start in range(0, len(tile), STEP):
             stop = min(start + STEP, len(tile))
             floor, group = max(heap_scores[u, 0], np.float32(-LARGEST)), slice(start, stop)

@@ -16,6 +16,7 @@ from rum_core.ranking.block import Block
 
 MARGIN = 11  # candidates kept beyond N
 DEEPER = 128  # where those were not enough
+AHEAD = 2  # beyond N that are scored exactly before it is known what else has to be
 WIDE = 2_000_000  # (user, item) pairs scored at once in float64
 STEP = 16
 RUN = 1024  # users of a product at once
@@ -27,9 +28,9 @@ class Level(Protocol):
     """A way to score one block: roughly for all candidates, exactly for some."""
 
     def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The best by rough score: items (U, most) int32, -1 where there are no more; floor (U,)
-        float32 that no other candidate's rough score exceeds; bound (U,) float64 of how far a score
-        may be above it, infinite where nothing is known."""
+        """The best by rough score: items (U, most) int32, -1 where there are no more; their rough
+        scores (U, most) float32, whose least no other candidate's exceeds; bound (U,) float64 of
+        how far a score may be above its rough one, infinite where nothing is known."""
 
     def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Scores (n, m) float64 of items (n, m) for users (n,) of the block; any for item -1."""
@@ -43,10 +44,9 @@ def exact_top(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lists (U, N) int32 and their scores (U, N) float32; -1 and -inf at the end of the list of a
     user who has fewer candidates."""
-    kept, floor, bound = level.keep(top_n + margin)
-    users = np.arange(len(block))
-    scores = _rounded(level.exact(users, kept))
-    scores[kept < 0] = -np.inf
+    kept, rough, bound = level.keep(top_n + margin)
+    users, floor = np.arange(len(block)), rough.min(axis=1)
+    kept, scores = _decided(level, kept, rough, bound, top_n)
     items, scores = best(kept, scores, tie_rank, top_n)
     known = np.isfinite(bound)
     with np.errstate(invalid="ignore"):
@@ -71,12 +71,33 @@ def exact_top(
     return items, scores
 
 
+def _decided(
+    level: Level, kept: np.ndarray, rough: np.ndarray, bound: np.ndarray, top_n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Those kept (U, most), the best by rough score first, and their scores, -inf where they are
+    not among the best N for sure: these are not scored in float64."""
+    order = np.argsort(-rough, axis=1)
+    kept, rough = (np.take_along_axis(array, order, axis=1) for array in (kept, rough))
+    users, ahead = np.arange(len(kept)), min(top_n + AHEAD, kept.shape[1])
+    scores = np.full(kept.shape, -np.inf, np.float32)
+    scores[:, :ahead] = _rounded(level.exact(users, np.ascontiguousarray(kept[:, :ahead])))
+    scores[kept < 0] = -np.inf
+    nth = np.partition(scores[:, :ahead], -top_n, axis=1)[:, -top_n]
+    with np.errstate(invalid="ignore"):
+        may = _rounded(rough + bound[:, None])[:, ahead:] >= nth[:, None]
+    rest = np.where(may | ~np.isfinite(bound)[:, None], kept[:, ahead:], -1)
+    some = np.flatnonzero((rest >= 0).any(axis=1))
+    later = _rounded(level.exact(some, rest[some]))
+    scores[some, ahead:] = np.where(rest[some] >= 0, later, -np.inf)
+    return kept, scores
+
+
 def nothing_kept(
     users: int, most: int, bound: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What `Level.keep` says where it could not look at a block with such users: all are doubtful,
     and those of a finite bound are asked for once more without the others."""
-    return empty_heaps(users, most)[1], np.full(users, np.inf, np.float32), bound
+    return empty_heaps(users, most)[1], np.full((users, most), np.inf, np.float32), bound
 
 
 def top(
@@ -127,7 +148,7 @@ def keep_products(
         for first in range(0, len(block), RUN):
             rough = left[first : first + RUN] @ right  # (RUN, T)
             offer_tile(some, rough, bias[some].astype(np.float32), first, *seen, scores, items)
-    return items, scores[:, 0], bound
+    return items, scores, bound
 
 
 def score_bound(width: int, length: np.ndarray, norm: float, bias: np.ndarray) -> np.ndarray:

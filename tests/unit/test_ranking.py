@@ -140,7 +140,8 @@ def assert_nothing_above_the_floor(ranker: Ranker, block: Block) -> np.ndarray:
         memory = feature_level._Memory(scorer, block, scorer.replay(block.known))
     else:
         memory = item_level._Memory(scorer, block)
-    kept, floor, bound = memory.keep(13)
+    kept, rough, bound = memory.keep(13)
+    floor = rough.min(axis=1)
     known = block.known
     for u in np.flatnonzero(np.isfinite(bound)):
         bought = known.items[known.offsets[u] : known.offsets[u + 1]]
