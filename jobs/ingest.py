@@ -8,21 +8,14 @@ import logging
 import time
 from collections import Counter
 from dataclasses import replace
-from datetime import date
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs as pafs
-import ray
 
 from jobs.runtime import over_work, ray_session, run_job
-from rum_core.data.blocks import columns_of
-from rum_core.data.books import balance, check_rows
-from rum_core.data.catalog import Catalog
+from jobs.snapshot import make_snapshot
+from rum_core.data.books import balance
 from rum_core.data.formats import read_blocks
-from rum_core.data.grouping import BUCKET_ROWS, Dealt, Grouping, deal, first_users, group
 from rum_core.data.interactions import INTERACTIONS, REJECTED, Work, groups, take_in
 from rum_core.data.ledger import (
     ROWS,
@@ -34,17 +27,11 @@ from rum_core.data.ledger import (
     without,
 )
 from rum_core.data.plan import Plan, check_columns, make_plan
-from rum_core.data.snapshots import (
-    Manifest,
-    catalog_path,
-    latest_snapshot,
-    load_manifest,
-    save_manifest,
-)
+from rum_core.data.snapshots import end_of
 from rum_core.data.sources import IngestError, SourceFile, find_files, sha256
 from rum_core.progress import counting
 from rum_core.settings import Settings
-from rum_core.store.layout import Store, StoreError, fingerprint, write_record
+from rum_core.store.layout import Store, write_record
 
 log = logging.getLogger("rum")
 
@@ -65,7 +52,7 @@ def ingest(settings: Settings, store: Store) -> None:
     store.mark()
     with ray_session():
         ledger, said = _add(settings, store, fs, before, news)
-        manifest = _snapshot(settings, store, ledger)
+        manifest = make_snapshot(settings, store, before, ledger)
     books = balance(store, ledger, manifest)
     seconds = time.monotonic() - began
     write_record(
@@ -119,7 +106,7 @@ def _add(
     plan = _plan(settings, fs, files, before)
     if plan is None:
         return _nothing_new(settings, store, before, news), said
-    end = max(_end_of(settings.night), int(time.time() * MICROSECONDS))
+    end = max(end_of(settings.night), int(time.time() * MICROSECONDS))
     with store.attempt() as staged:
         work = Work(store, staged, fs, settings.source, plan, end)
         jobs = [{"files": some, "group": number} for number, some in enumerate(groups(files))]
@@ -192,11 +179,6 @@ def _plan(
     return None
 
 
-def _end_of(night: date) -> int:
-    """The last microsecond of a night (UTC)."""
-    return ((night - date(1970, 1, 1)).days + 1) * 86_400 * MICROSECONDS - 1
-
-
 def _move_in(store: Store, staged: str, table: str, batch: str) -> str:
     folder = batch_folder(table, batch)
     store.remove(folder)  # of an attempt that never counted
@@ -223,82 +205,6 @@ def _mostly(said: dict[str, Any], examples: dict[str, str]) -> str:
     """The commonest reason, how often it was one, and where first."""
     reason, lines = max(said["reasons"].items(), key=lambda found: found[1])
     return f"{reason} ({lines:,} lines, first {examples[reason]})"
-
-
-def _snapshot(settings: Settings, store: Store, ledger: Ledger) -> Manifest:
-    """All purchases up to the end of the night; the last snapshot if nothing changed."""
-    night, repeats = settings.night, settings.history.repeats
-    content = fingerprint([ledger.content(), repeats])
-    former = _same_content(store, night, content)
-    if former:
-        log.info("nothing changed since snapshot %s", former.id)
-        return former
-    ordered = columns_of(settings.source).order is not None
-    snapshot_id = f"{night.isoformat()}-{fingerprint([content, night.isoformat()])}"
-    buckets = max(1, -(-ledger.rows // BUCKET_ROWS))
-    not_after = None if ordered else _end_of(night)
-    with store.attempt() as staged:
-        grouping = Grouping(store, staged, snapshot_id, buckets, not_after, repeats)
-        manifest = _grouped(ledger, grouping, night, content)
-    save_manifest(store, manifest)
-    return manifest
-
-
-def _grouped(ledger: Ledger, grouping: Grouping, night: date, content: str) -> Manifest:
-    """Write a snapshot's histories and catalogue; they count once its manifest is saved."""
-    store, buckets, snapshot_id = grouping.store, grouping.buckets, grouping.snapshot
-    parts = [
-        {"part": part, "files": files, "number": number}
-        for number, (part, files) in enumerate(ledger.live(store))
-    ]
-    dealt: list[Dealt] = over_work(lambda **part: deal(grouping, **part), parts)
-    check_rows(store, sum(d.rows for d in dealt), ledger)
-    hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *(d.users for d in dealt)]))
-    if not len(hashes):
-        raise IngestError(
-            f"no purchase up to {night} is left of {ledger.rows:,} lines; check run_date, the time "
-            "column and the rules (source.drop)"
-        )
-    items = pc.unique(pa.chunked_array([d.items for d in dealt]))
-    catalog = Catalog.from_ids(items, np.zeros(len(items), np.int64))
-    first = first_users(hashes, buckets)
-    held = ray.put(catalog)
-    work = [{"bucket": b, "first_user": int(first[b])} for b in range(buckets)]
-    filled = np.diff(np.append(first, len(hashes))) > 0
-    work = [job for job, full in zip(work, filled, strict=True) if full]
-    grouped = over_work(lambda **job: group(grouping, ray.get(held), **job), work)
-    if sum(g.users for g in grouped) != len(hashes):
-        raise StoreError(
-            f"customers were lost on the way to {snapshot_id}: run jobs/ingest.py again"
-        )
-    catalog = replace(catalog, purchases=np.sum([g.purchases for g in grouped], axis=0))
-    parts: dict[str, dict[str, Any]] = {g.file: g.said() for g in grouped}
-    sha256 = store.write_table(catalog_path(snapshot_id), catalog.to_table())
-    parts[catalog_path(snapshot_id)] = {"sha256": sha256}
-    return Manifest(
-        id=snapshot_id,
-        night=night.isoformat(),
-        content=content,
-        files=[g.file for g in grouped],
-        buckets=buckets,
-        catalog=catalog_path(snapshot_id),
-        users=len(hashes),
-        items=len(catalog),
-        purchases=int(catalog.purchases.sum()),
-        merged=sum(g.merged for g in grouped),
-        later=sum(d.later for d in dealt),
-        parts=parts,
-    )
-
-
-def _same_content(store: Store, night: date, content: str) -> Manifest | None:
-    """The newest snapshot, where it holds all purchases and they have not changed since."""
-    try:
-        former = load_manifest(store, latest_snapshot(store, night))
-    except StoreError:
-        return None
-    same = former is not None and former.content == content
-    return former if same and (former.later == 0 or former.night == night.isoformat()) else None
 
 
 def main(argv: list[str] | None = None) -> int:

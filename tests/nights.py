@@ -15,7 +15,7 @@ import torch
 from ray import cloudpickle
 
 from flows.release import release
-from jobs import backtest, evaluate, ingest, recommend, train
+from jobs import backtest, evaluate, ingest, recommend, snapshot, train
 from rum_core.data.snapshots import Snapshot, load_snapshot
 from rum_core.settings import Settings
 from rum_core.store.layout import Store
@@ -83,9 +83,9 @@ def without_ray() -> Iterator[None]:
             patch.setattr(module, "ray_session", nullcontext)
         for module in (evaluate, recommend):
             patch.setattr(module, "over_users", over_users)
-        for module in (backtest, ingest, recommend):
+        for module in (backtest, ingest, snapshot, recommend):
             patch.setattr(module, "over_work", over_work)
-        for module in (ingest, recommend):
+        for module in (snapshot, recommend):
             patch.setattr(module, "ray", SimpleNamespace(put=lambda x: x, get=lambda x: x))
         patch.setattr(train, "_run", run_training)
         patch.setattr(train, "_report", lambda *_: None)

@@ -76,7 +76,7 @@ def _deal(grouping: Grouping, rows: pa.Table, name: str) -> Dealt:
     total = len(rows)
     if grouping.not_after is not None:
         rows = rows.filter(pc.less_equal(rows[schema.TIME], grouping.not_after))
-    users = _encoded(rows[schema.USER_ID])
+    users = encoded(rows[schema.USER_ID])
     hashes = tie_hash(users.dictionary)
     bucket = bucket_of(hashes, grouping.buckets)[users.indices.to_numpy()]
     for b in np.unique(bucket):
@@ -99,6 +99,19 @@ def bucket_of(hashes: np.ndarray, buckets: int) -> np.ndarray:
     return ((hashes >> np.uint64(32)) * np.uint64(buckets) >> np.uint64(32)).astype(np.int64)
 
 
+def dealt_to(grouping: Grouping, bucket: int) -> pa.Table:
+    """All rows that were dealt to a bucket, one at least."""
+    pieces = grouping.store.files(_bucket(grouping, bucket))
+    return pa.concat_tables([grouping.store.read_table(piece) for piece in pieces])
+
+
+def in_order(ids: pa.Array) -> np.ndarray:
+    """The order of users (U,): by hash, and then by id."""
+    by_hash = pa.table({"hash": tie_hash(ids), "id": ids})
+    keys = [("hash", "ascending"), ("id", "ascending")]
+    return np.asarray(pc.sort_indices(by_hash, keys).to_numpy())
+
+
 @dataclass(frozen=True)
 class Grouped:
     """What stage two made of a bucket."""
@@ -117,37 +130,52 @@ class Grouped:
 
 def group(grouping: Grouping, catalog: Catalog, bucket: int, first_user: int) -> Grouped:
     """Stage two: a bucket as rows of schema.histories; `first_user` is its first user_index."""
-    pieces = grouping.store.files(_bucket(grouping, bucket))
-    rows = pa.concat_tables([grouping.store.read_table(piece) for piece in pieces])
-    users = _encoded(rows[schema.USER_ID])
-    hashes = tie_hash(users.dictionary)
-    by_hash = pa.table({"hash": hashes, "id": users.dictionary})
-    order = pc.sort_indices(by_hash, [("hash", "ascending"), ("id", "ascending")]).to_numpy()
+    rows = dealt_to(grouping, bucket)
+    users = encoded(rows[schema.USER_ID])
+    order = in_order(users.dictionary)
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     user = place[users.indices.to_numpy()]  # (N,)
-    items = _encoded(rows[schema.ITEM_ID])
+    items = encoded(rows[schema.ITEM_ID])
     item = catalog.index_of(items.dictionary)[items.indices.to_numpy()]
     time = rows[schema.TIME].to_numpy()
-    sorting = _order(user, time, rows, item)
+    sorting = by_purchase(user, time, rows, item)
     user, item, time = user[sorting], item[sorting], time[sorting]
     keep = _first(grouping, rows[schema.INVOICE], sorting, user, item)
     user, item, time = user[keep], item[keep], time[keep]
     offsets = np.zeros(len(order) + 1, dtype=np.int32)
     np.cumsum(np.bincount(user, minlength=len(order)), out=offsets[1:])
+    merged = len(rows) - len(item)
+    ids = users.dictionary.take(pa.array(order))
+    return write_part(grouping, catalog, bucket, first_user, ids, offsets, item, time, merged)
+
+
+def write_part(
+    grouping: Grouping,
+    catalog: Catalog,
+    bucket: int,
+    first_user: int,
+    ids: pa.Array,
+    offsets: np.ndarray,
+    item: np.ndarray,
+    time: np.ndarray,
+    merged: int = 0,
+) -> Grouped:
+    """A bucket's users (U,), in order, as a part of the histories: purchases offsets[u] to
+    offsets[u + 1] of item and time, int32 offsets."""
     table = pa.table(
         [
-            users.dictionary.take(pa.array(order)),
-            pa.array(first_user + np.arange(len(order))),
+            ids,
+            pa.array(first_user + np.arange(len(ids))),
             pa.ListArray.from_arrays(pa.array(offsets), pa.array(item)),
             pa.ListArray.from_arrays(pa.array(offsets), pa.array(time)),
         ],
-        schema=schema.histories(rows.schema.field(schema.USER_ID).type),
+        schema=schema.histories(ids.type),
     )
     file = part_path(grouping.snapshot, bucket)
     sha256 = grouping.store.write_table(file, table)
     purchases = np.bincount(item, minlength=len(catalog))
-    return Grouped(file, len(order), purchases, len(rows) - len(item), sha256)
+    return Grouped(file, len(ids), purchases, merged, sha256)
 
 
 def first_users(hashes: np.ndarray, buckets: int) -> np.ndarray:
@@ -167,13 +195,14 @@ def _live(rows: pa.Table, files: list[str]) -> pa.Table:
     return rows.filter(pc.is_in(rows[schema.FILE], value_set=pa.array(files, pa.string())))
 
 
-def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+def encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """A column as distinct values and an index into them each row."""
     return one_chunk(column.dictionary_encode())
 
 
-def _order(user: np.ndarray, time: np.ndarray, rows: pa.Table, item: np.ndarray) -> np.ndarray:
+def by_purchase(user: np.ndarray, time: np.ndarray, rows: pa.Table, item: np.ndarray) -> np.ndarray:
     """Rows (N,) by user, time, file, line, and then the item, whose index follows its hash."""
-    names = _encoded(rows[schema.FILE])
+    names = encoded(rows[schema.FILE])
     rank = np.argsort(np.argsort(names.dictionary.to_numpy(zero_copy_only=False)))
     file = rank[names.indices.to_numpy()]
     return np.lexsort((item, rows[schema.LINE].to_numpy(), file, time, user))
@@ -191,6 +220,6 @@ def _first(
         return np.asarray(~pd.DataFrame({"user": user, "item": item}).duplicated().to_numpy())
     if invoices.null_count == len(invoices):
         return np.ones(len(user), dtype=bool)
-    codes = pc.fill_null(_encoded(invoices).indices, -1).to_numpy(zero_copy_only=False)[sorting]
+    codes = pc.fill_null(encoded(invoices).indices, -1).to_numpy(zero_copy_only=False)[sorting]
     lines = pd.DataFrame({"user": user, "item": item, "invoice": codes})
     return np.asarray((codes < 0) | ~lines.duplicated().to_numpy())

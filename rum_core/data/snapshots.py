@@ -17,6 +17,7 @@ from rum_core.data.histories import Histories
 from rum_core.store.layout import Store, StoreError
 
 MANIFESTS = "histories/_snapshots"
+MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Manifest:
 
 
 _MANIFEST = TypeAdapter(Manifest)
+
+
+def end_of(night: date) -> int:
+    """The last microsecond of a night (UTC)."""
+    return ((night - date(1970, 1, 1)).days + 1) * 86_400 * MICROSECONDS - 1
 
 
 def folder(snapshot_id: str) -> str:

@@ -1,246 +1,307 @@
-"""Compute of a night that ranks only who changed, against a night that ranks everyone.
+"""Whole nights of a large shop, by the real flow: seconds, CPU and memory of each stage.
 
-On the simulated shop with a random item-level model, in one process without Ray: the stages of the
-recommend job, the audit and the publication, in seconds of wall time and of CPU time of all
-threads. With `--sample S` everyone's ranking is timed on S customers and multiplied by users / S,
-and the former table repeats their lists: what carrying over costs does not depend on which items
-it carries. Without it every list is made.
+`python -m tests.benchmarks.night --users 1000000` writes the log of the simulated shop, keeps a
+model of random numbers ready for it (training is measured by `make bench`), and runs two nights by
+hand, as the README does: the first takes in the whole log and ranks everyone, on the second 1 % of
+the customers have bought one thing more. Beside them stands pure ranking: the same model and
+histories, as many processes as cores, nothing else. CPU is the whole machine's, so be alone on it.
 """
 
 import argparse
+import json
+import logging
 import os
 import platform
-import resource
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import date
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
+import pyarrow.csv as csv
 
-from jobs.recommend import as_table
-from jobs.runtime import BLOCK_USERS, blocks_of
-from rum_core import schema
-from rum_core.data.catalog import Catalog, tie_hash
-from rum_core.data.changes import Side, find_changes
-from rum_core.data.grouping import BUCKET_ROWS, bucket_of
+from jobs import ingest
+from jobs.runtime import BLOCK_USERS, THREAD_LIMITS
+from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
-from rum_core.data.simulated import simulate
-from rum_core.data.snapshots import Manifest, catalog_path, load_snapshot, part_path, save_manifest
+from rum_core.data.simulated import Shop, simulate, write_days
+from rum_core.data.snapshots import load_snapshot
+from rum_core.evaluation.report import report_path
 from rum_core.ranking.ranking import Ranker
-from rum_core.settings import Settings
-from rum_core.store.audit import audit, expectation
-from rum_core.store.carry import carry, former_lists
-from rum_core.store.checkpoint import SavedModel, save_model
-from rum_core.store.layout import Store
-from rum_core.store.publish import publish
+from rum_core.settings import config_of, load
+from rum_core.store.checkpoint import load_model, save_model
+from rum_core.store.layout import Store, night_dir, read_record, write_record
+from rum_core.store.publish import FILE, night_path
+from rum_core.training.made import recipe_of
+from tests.benchmarks.bench import shop as bench
+from tests.benchmarks.load import role_of
 
-BEFORE, NOW = date(2026, 11, 21), date(2026, 11, 22)
-Times = dict[str, tuple[float, float]]
-ASKED = {"top_n": 5, "exclude_seen": True, "because": 3}
-
-
-@contextmanager
-def timed(times: Times, stage: str) -> Iterator[None]:
-    """Adds wall and CPU seconds of a stage."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    yield
-    before = times.get(stage, (0.0, 0.0))
-    spent = time.perf_counter() - wall, time.process_time() - cpu
-    times[stage] = before[0] + spent[0], before[1] + spent[1]
+BEFORE, FULL, FEW = date(2026, 11, 20), date(2026, 11, 21), date(2026, 11, 22)
+ACTIVE = 0.01  # share of customers with a new purchase
+NEIGHBOURS = 500  # counted transitions an item, the default's most
+MODEL = "planted"
+STAGES = ("ingest", "train", "evaluate", "recommend")  # each leaves a record
+POLL_SECONDS = 0.5
+ENOUGH = 4  # blocks of pure ranking a process
 
 
-def write_snapshot(
-    store: Store, name: str, catalog: Catalog, ids: pa.Array, lengths: np.ndarray, items: np.ndarray
-) -> Manifest:
-    """Users in the order of their hash, as parts of schema.histories."""
-    store.write_table(catalog_path(name), catalog.to_table())
-    buckets = max(1, -(-len(items) // BUCKET_ROWS))
-    bucket = bucket_of(tie_hash(ids), buckets)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    files = []
-    for b in np.unique(bucket):
-        first, last = np.searchsorted(bucket, [b, b + 1])
-        mine = slice(offsets[first], offsets[last])
-        at = pa.array((offsets[first : last + 1] - offsets[first]).astype(np.int32))
-        bought = pa.array(items[mine])
-        columns = [
-            ids[first:last],
-            pa.array(np.arange(first, last)),
-            pa.ListArray.from_arrays(at, bought),
-            pa.ListArray.from_arrays(at, bought.cast(pa.int64())),
-        ]
-        files.append(part_path(name, int(b)))
-        store.write_table(files[-1], pa.table(columns, schema=schema.histories(pa.string())))
-    made = Manifest(name, name[:10], name, files, buckets, catalog_path(name), len(ids), 0, 0, 0, 0)
-    save_manifest(store, made)
-    return made
+@dataclass
+class Sample:
+    """The machine at one moment."""
+
+    time: float
+    busy: float  # CPU seconds since it started
+    memory: dict[str, int] = field(default_factory=dict)  # most bytes of one process of each role
 
 
-def rank_files(store: Store, ranker: Ranker, files: list[str], target: str, most: int) -> int:
-    """Lists of the first `most` users of these parts, in the job's blocks; how many were ranked."""
-    rows = [len(store.read_table(file, [schema.USER_ID])) for file in files]
-    ranked = 0
-    for block in blocks_of(files, rows, min(BLOCK_USERS, most)):
-        parts = [
-            store.read_table(span["file"]).slice(span["start"], span["rows"])
-            for span in block["spans"]
-        ]
-        histories = Histories.from_table(pa.concat_tables(parts))
-        some = histories.take(np.arange(min(len(histories), most - ranked)))
-        ranking = ranker.rank(some, **ASKED)
-        lists = as_table(ranking, some.user_ids, ranker.model.catalog, ranker.model.model_id)
-        store.write_table(f"{target}/part-{ranked:08d}.parquet", lists)
-        ranked += len(some)
-        if ranked >= most:
+def flags_of(folder: Path, night: date) -> list[str]:
+    """The command line of a night."""
+    return [
+        *("--store", str(folder / "store"), "--source.path", str(folder / "log")),
+        *("--source.columns.time", "time", "--source.name", "shop", "--run-date", str(night)),
+        *("--model.dim", str(bench.DIM), "--model.slots", str(bench.SLOTS), "--gate.lead", "-1"),
+    ]
+
+
+def write_log(shop: Shop, folder: Path) -> int:
+    """One CSV a day up to FULL; how many purchases."""
+    write_days(shop, folder / "log")
+    return len(shop.user)
+
+
+def write_few(users: int, names: list[str], folder: Path) -> int:
+    """Some customers buy once more, on FEW; how many."""
+    rng = np.random.default_rng(1)
+    who = np.flatnonzero(rng.random(users) < ACTIVE)
+    start = int(np.datetime64(FEW, "s").astype(np.int64))
+    columns = {
+        "user_id": pa.array([f"u{u:07d}" for u in who]),
+        "item_id": pa.array(names).take(pa.array(rng.integers(len(names), size=len(who)))),
+        "time": start + rng.integers(80_000, size=len(who)),
+    }
+    csv.write_csv(pa.table(columns), folder / "log" / f"purchases-{FEW}.csv")
+    return len(who)
+
+
+def snapshot_to_come(folder: Path) -> str:
+    """The name of the snapshot that the first night will make: taken in once beside it."""
+    beside = load([*flags_of(folder, FULL), "--store", str(folder / "beside")])
+    store = Store.open(beside.store)
+    for noisy in ("ray", "ray.data"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    ingest.ingest(beside, store)
+    found = str((read_record(store, FULL, "ingest") or {})["snapshot"])
+    shutil.rmtree(folder / "beside")
+    return found
+
+
+def plant(users: int, shop: Shop, folder: Path) -> None:
+    """A model of random numbers that the nights find trained the day before."""
+    settings = load(flags_of(folder, BEFORE))
+    store = Store.open(settings.store)
+    names = pa.array(shop.names)
+    bought = np.bincount(shop.item, minlength=len(names))
+    model = replace(
+        bench.model("item", users, len(names), min(NEIGHBOURS, len(names) // 4)),
+        catalog=Catalog.from_ids(names, bought),
+        users=pa.array([f"u{u:07d}" for u in range(users)]),
+        metrics={"epochs": 1, "validation": [], "loss": 0.0},
+    )
+    about = settings.model_dump(mode="json", include={"train", "history"})
+    config = {**config_of(settings), **about["history"], "train": about["train"], "epochs": 1}
+    config |= {"snapshot": snapshot_to_come(folder), "run_date": str(BEFORE)}
+    for part in ("train", "all"):
+        save_model(
+            store, replace(model, model_id=f"{MODEL}-{part}", config={**config, "part": part})
+        )
+    record = {
+        "model_id": f"{MODEL}-all",
+        "evaluated_model_id": f"{MODEL}-train",
+        "snapshot": config["snapshot"],
+        "recipe": recipe_of(settings),
+        "trained_on": str(BEFORE),
+        "epochs": 1,
+    }
+    write_record(store, BEFORE, "train", record)
+
+
+def run_night(folder: Path, night: date) -> list[Sample]:
+    """A night by hand; samples of the machine while it ran."""
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    words = [sys.executable, "-m", "flows.nightly", *flags_of(folder, night)]
+    samples = [_look(None)]
+    with tempfile.TemporaryFile("w+") as said:
+        job = psutil.Popen(words, env=env, stdout=said, stderr=said)
+        while job.poll() is None:
+            samples.append(_look(job))
+            time.sleep(POLL_SECONDS)
+        samples.append(_look(None))
+        said.seek(0)
+        text = said.read()
+    if job.returncode:
+        raise SystemExit(f"the night of {night} ended with {job.returncode}:\n{text[-3000:]}")
+    return samples
+
+
+def _look(job: psutil.Popen | None) -> Sample:
+    times = psutil.cpu_times()
+    sample = Sample(time.time(), times.user + times.nice + times.system)
+    for process in (job, *job.children(recursive=True)) if job else ():
+        try:
+            role = role_of(" ".join(process.cmdline()) or process.name())
+            most = max(sample.memory.get(role, 0), process.memory_full_info().uss)
+            sample.memory[role] = most
+        except psutil.Error:
+            continue
+    return sample
+
+
+def ends_of(store: Store, night: date) -> dict[str, float]:
+    """When each stage of a night had left what it leaves."""
+    files = {stage: f"{night_dir(night)}/{stage}.json" for stage in STAGES}
+    files["audit, gate, publish"] = f"{night_path(night)}/{FILE}"
+    files["report"] = report_path(night)
+    return {stage: Path(store.full(path)).stat().st_mtime for stage, path in files.items()}
+
+
+def stages_of(samples: list[Sample], ends: dict[str, float]) -> list[tuple[str, float, float, str]]:
+    """Of each stage its seconds, CPU seconds, and the most memory of a process of each role."""
+    ends = {**ends, "ending": samples[-1].time}
+    found, start = [], samples[0].time
+    at = np.array([sample.time for sample in samples])
+    busy = np.array([sample.busy for sample in samples])
+    for stage, end in ends.items():
+        memory: dict[str, int] = {}
+        for sample in samples:
+            if start <= sample.time <= end:
+                for role, most in sample.memory.items():
+                    memory[role] = max(memory.get(role, 0), most)
+        cpu = float(np.interp(end, at, busy) - np.interp(start, at, busy))
+        largest = sorted(memory.items(), key=lambda pair: -pair[1])[:2]
+        said = ", ".join(f"{role} {most / 2**30:.2f}" for role, most in largest)
+        found.append((stage, end - start, cpu, said))
+        start = end
+    return found
+
+
+def rank_alone(root: str, part: int, parts: int) -> None:
+    """Rank some of the customers in this process; prints how many, and seconds, as JSON."""
+    store = Store.open(root)
+    model = load_model(store, f"{MODEL}-all")
+    snapshot = load_snapshot(store, (read_record(store, FULL, "ingest") or {})["snapshot"])
+    folder = f"histories/snapshot={snapshot.id}"
+    files = [file for file in store.files(folder) if file.endswith(".parquet")]
+    tables, there = [], 0
+    for file in files:
+        tables.append(store.read_table(file))
+        there += len(tables[-1])
+        if there >= parts * ENOUGH * BLOCK_USERS:
             break
-    return ranked
-
-
-def repeat_lists(store: Store, staged: str, files: list[str], target: str) -> None:
-    """The staged lists of a few users, given to all users in turn."""
-    lists = pa.concat_tables([store.read_table(file) for file in store.files(staged)])
-    for number, file in enumerate(files):
-        ids = store.read_table(file, [schema.USER_ID])[schema.USER_ID].combine_chunks()
-        rows = np.arange(len(ids) * ASKED["top_n"])
-        some = lists.take(pa.array(rows % len(lists)))
-        owners = ids.take(pa.array(rows // ASKED["top_n"]))
-        place = some.schema.get_field_index(schema.USER_ID)
-        some = some.set_column(place, schema.USER_ID, owners)
-        store.write_table(f"{target}/part-{number:08d}.parquet", some)
-
-
-def measure(store: Store, given: argparse.Namespace) -> None:
-    """Both nights, and their stages on standard output."""
-    shop = simulate(given.users, given.items, given.purchases, days=400, seed=0)
-    rng = np.random.default_rng(0)
-    raw = Catalog.from_ids(pa.array(shop.names), np.zeros(len(shop.names), np.int64))
-    index = raw.index_of(pa.array(shop.names))
-    ids = pa.array([f"u{u:08d}" for u in range(given.users)])
-    order = np.argsort(tie_hash(ids), kind="stable")
-    whole = Histories(
-        ids,
-        np.searchsorted(shop.user, np.arange(given.users + 1)).astype(np.int64),
-        index[shop.item],
-        shop.time,
-    ).take(order)
-    del shop
-    bought = np.bincount(whole.items, minlength=len(raw))
-    catalog = Catalog(raw.ids, bought, raw.hashes)
-    active = rng.random(given.users) < given.active
-    shorter = whole.spans(np.zeros_like(whole.lengths), np.maximum(whole.lengths - active, 1))
-    before = write_snapshot(
-        store, f"{BEFORE}-0", catalog, whole.user_ids, shorter.lengths, shorter.items
-    )
-    now = write_snapshot(store, f"{NOW}-0", catalog, whole.user_ids, whole.lengths, whole.items)
-    purchases = len(whole.items)
-    shapes = {"item": (len(catalog), given.dim), "user": (given.users, given.dim)}
-    tensors = {n: rng.standard_normal(s, np.float32) * 0.1 for n, s in shapes.items()}
-    config = {"model": "rum", "level": "item", "dim": given.dim, "slots": given.slots}
-    config |= {"alpha": 1.0, "beta": 1.0, "item_bias": False}
-    model = SavedModel("m", config, tensors, catalog, whole.user_ids, {})
-    save_model(store, model)
-    del whole, shorter
+    table = model.catalog.index_of(snapshot.catalog.ids)
+    everyone = Histories.from_table(pa.concat_tables(tables)).remap(table)
+    histories = everyone.take(np.arange(part, len(everyone), parts))
     ranker = Ranker(model)
-    rank_files(store, ranker, before.files, "_staging/warm", 256)
+    ranker.rank(histories.take(np.arange(min(100, len(histories)))), top_n=5, because=3)
+    began, ranked = time.perf_counter(), 0
+    for first in range(0, len(histories), BLOCK_USERS):
+        block = histories.take(np.arange(first, min(first + BLOCK_USERS, len(histories))))
+        ranked += len(ranker.rank(block, top_n=5, because=3).items)
+    print(json.dumps([ranked, time.perf_counter() - began]))
 
-    full: Times = {}
-    sample = given.sample or given.users
-    with timed(full, "rank everyone"):
-        ranked = rank_files(store, ranker, before.files, "_staging/full", sample)
-    full = {"rank everyone": tuple(s * given.users / ranked for s in full["rank everyone"])}  # type: ignore[dict-item]
-    if ranked < given.users:
-        repeat_lists(store, "_staging/full", before.files, "_staging/all")
-    key = {"model_id": "m", **ASKED}
-    staged = "_staging/full" if ranked == given.users else "_staging/all"
-    publish(
-        store,
-        BEFORE,
-        staged,
-        run_id="r",
-        manifest={"key": {**key, "snapshot": before.id}},
+
+def pure_ranking(root: str) -> float:
+    """Customers a second of all cores, each by a process of one thread."""
+    cores = os.cpu_count() or 1
+    env = {**os.environ, **dict.fromkeys(THREAD_LIMITS, "1")}
+    words = [sys.executable, "-m", "tests.benchmarks.night", "--rank", root]
+    each = [
+        subprocess.Popen([*words, f"{part}/{cores}"], env=env, stdout=subprocess.PIPE, text=True)
+        for part in range(cores)
+    ]
+    said = [json.loads(process.communicate()[0]) for process in each]
+    return float(sum(ranked / seconds for ranked, seconds in said))
+
+
+def table_of(stages: list[tuple[str, float, float, str]], rows: dict[str, tuple[int, str]]) -> str:
+    """Markdown: one line a stage, and the whole night."""
+    lines = ["| stage | seconds | CPU s | a second | most memory of a process, GiB |"]
+    lines.append("|---|---|---|---|---|")
+    whole = ("**night**", *(sum(stage[n] for stage in stages) for n in (1, 2)), "")
+    for stage, seconds, cpu, memory in [*stages, whole]:
+        n, what = rows.get(stage, (0, ""))
+        rate = f"{n / seconds:,.0f} {what}" if n and seconds else ""
+        lines.append(f"| {stage} | {seconds:,.1f} | {cpu:,.1f} | {rate} | {memory} |")
+    return "\n".join(lines)
+
+
+def measure(users: int, items: int, purchases: float, folder: Path) -> str:
+    """Both nights and pure ranking, as markdown."""
+    shop = simulate(users, items, purchases, until=FULL)
+    n = write_log(shop, folder)
+    plant(users, shop, folder)
+    names = shop.names
+    del shop
+    store = Store.open(str(folder / "store"))
+    parts = [f"## {users:,} customers, {n:,} purchases, {items:,} items\n"]
+    nights = {}
+    for night, lines in ((FULL, n), (FEW, 0)):
+        if night == FEW:
+            lines = write_few(users, names, folder)
+        stages = stages_of(run_night(folder, night), ends_of(store, night))
+        made = read_record(store, night, "recommend") or {}
+        rows = {
+            "ingest": (lines, "lines"),
+            "recommend": (made["users_active"], "customers"),
+            "audit, gate, publish": (made["rows"], "rows"),
+            "**night**": (users, "customers"),
+        }
+        nights[night] = (stages, made)
+        what = "whole log is new" if night == FULL else f"{lines:,} customers bought once more"
+        parts.append(f"The {what}; {made['users_active']:,} customers ranked:\n")
+        parts.append(f"{table_of(stages, rows)}\n")
+    rate = pure_ranking(store.root)
+    seconds = {night: sum(stage[1] for stage in stages) for night, (stages, _) in nights.items()}
+    cpu = {night: sum(stage[2] for stage in stages) for night, (stages, _) in nights.items()}
+    parts.append(
+        f"Pure ranking, {os.cpu_count()} processes: {rate:,.0f} customers a second, "
+        f"{users / rate:,.1f} s; the night takes {seconds[FULL] * rate / users:.2f} times that. "
+        f"The night of few changes takes {seconds[FEW] / seconds[FULL]:.1%} of the seconds and "
+        f"{cpu[FEW] / cpu[FULL]:.1%} of the CPU time of the full one.\n"
     )
-
-    times: Times = {}
-    with timed(times, "check the last table"):
-        former = former_lists(store, NOW, {**key, "snapshot": now.id})
-    with timed(times, "compare histories"):
-        sides = [Side.of(store, manifest, catalog) for manifest in (before, now)]
-        found = [
-            find_changes(store, *sides, b, "_staging/beside/active") for b in range(now.buckets)
-        ]
-    stale = pa.concat_arrays([c.stale for c in found])
-    with timed(times, "carry lists over"):
-        for piece in former.pieces():
-            carry(store, former, piece, stale, "_staging/night")
-    with timed(times, "rank who changed"):
-        files = [c.file for c in found if c.file]
-        changed = rank_files(store, ranker, files, "_staging/night", given.users)
-    after: Times = {}
-    settings = Settings(store=store.root, run_date=NOW)
-    made = {"snapshot": now.id, "model_id": "m", "users_without_list": 0}
-    expected = expectation(store, settings, made)
-    if ranked < given.users:  # repeated lists hold what their new owners have bought
-        expected = type(expected)(**{**vars(expected), "exclude_seen": False})
-    with timed(after, "audit" + ("" if expected.exclude_seen else " but for purchased items")):
-        counts = audit(store, "_staging/night", expected)
-    with timed(after, "publish"):
-        publish(store, NOW, "_staging/night", run_id="r2", manifest={})
-    show(given, purchases, changed, ranked, full, times, after, counts)
-    assert load_snapshot(store, now.id).users == counts["users"]
+    return "\n".join(parts)
 
 
-def show(
-    given: argparse.Namespace,
-    purchases: int,
-    changed: int,
-    ranked: int,
-    full: Times,
-    times: Times,
-    after: Times,
-    counts: dict[str, Any],
-) -> None:
-    """A table of stages and the ratio."""
-    names = ("numpy", "pyarrow", "numba", "duckdb")
-    print(
-        f"{given.users:,} customers, {purchases:,} purchases, {given.items:,} items, item level "
-        f"K={given.slots} D={given.dim}; {changed:,} customers changed; {counts['rows']:,} rows"
-    )
-    print(
-        f"{os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}, ", end=""
-    )
-    print(", ".join(f"{n} {version(n)}" for n in names))
-    print("\n| stage | wall s | CPU s |\n|---|---|---|")
-    said = "" if ranked == given.users else f" (from {ranked:,} of them)"
-    for group, note in ((full, said), (times, ""), (after, "")):
-        for stage, (wall, cpu) in group.items():
-            print(f"| {stage}{note} | {wall:,.1f} | {cpu:,.1f} |")
-    night = [sum(t[i] for t in times.values()) for i in (0, 1)]
-    everyone = full["rank everyone"]
-    print(f"\nrecommend, only who changed: {night[0]:.1f} s wall, {night[1]:.1f} s CPU; ", end="")
-    print(
-        f"of a full one: {night[0] / everyone[0]:.2%} of wall, {night[1] / everyone[1]:.2%} of CPU"
-    )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"peak memory, the making of the shop included: {peak:.1f} GiB")
-
-
-def main() -> int:
-    """Make a shop in a folder that is removed afterwards, and measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: list[str] | None = None) -> int:
+    """Measure in a folder that is removed afterwards."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.night", description=__doc__)
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--purchases", type=float, default=20.0, help="mean of a customer's")
-    parser.add_argument("--active", type=float, default=0.01, help="share of customers who bought")
-    parser.add_argument("--sample", type=int, default=0, help="customers that stand for everyone")
-    parser.add_argument("--slots", type=int, default=20)
-    parser.add_argument("--dim", type=int, default=50)
+    parser.add_argument("--out", type=Path, help="a markdown file that the result is added to")
+    parser.add_argument("--rank", nargs=2, metavar=("STORE", "PART/PARTS"), help=argparse.SUPPRESS)
+    given = parser.parse_args(argv)
+    if given.rank:
+        part, _, parts = given.rank[1].partition("/")
+        rank_alone(given.rank[0], int(part), int(parts))
+        return 0
     with tempfile.TemporaryDirectory() as folder:
-        measure(Store.open(folder), parser.parse_args())
+        said = measure(given.users, given.items, given.purchases, Path(folder))
+    names = ("numpy", "numba", "pyarrow", "ray", "prefect")
+    said += (
+        f"\n{os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}, "
+        f"{', '.join(f'{n} {version(n)}' for n in names)}\n"
+    )
+    print(said)
+    if given.out:
+        with given.out.open("a", encoding="utf-8") as file:
+            file.write(said + "\n")
     return 0
 
 

@@ -1,15 +1,19 @@
 """jobs/ingest.py from files to histories: formats, nights, rules, order and counts."""
 
+import hashlib
 import json
 import random
 from pathlib import Path
 
+import hypothesis
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
-from jobs import ingest
+from jobs import ingest, snapshot
 from rum_core.data import delimited, formats, grouping, interactions
 from rum_core.data.ledger import LEDGER
 from rum_core.store.layout import Store
@@ -303,6 +307,84 @@ def test_lines_without_an_invoice_are_not_merged(shop: Shop) -> None:
     assert [time // US - T0 for _, time in shop.histories()["u"]] == [0, 0, 1]
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_snapshot_grows_out_of_the_one_before(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """The second night deals its new rows alone, and makes what one night of all would, to the
+    byte; `late`: among the new rows are older ones than those that are known."""
+    rng = random.Random(3)
+    rows = [(f"u{rng.randrange(40)}", f"i{rng.randrange(30)}", T0 + 7 * n) for n in range(300)]
+    rows += [(f"new{n}", f"i{n}", T0 + 9000 + n) for n in range(9)]
+    if late:
+        rng.shuffle(rows)
+    monkeypatch.setattr(snapshot, "BUCKET_ROWS", 103)  # of 309 and of 220 rows: 3 buckets
+    shop.write("all.csv", csv(rows))
+    assert shop.night("--store", str(shop.folder / "once")) == 0
+    (shop.log / "all.csv").unlink()
+    shop.write("1.csv", csv(rows[:220]))
+    assert shop.night(day="2024-01-30") == 0
+    shop.write("2.csv", csv(rows[220:]))
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot, "_grouped", None)  # all anew
+        assert shop.night() == 0
+    found, wanted = (
+        sorted(sha256(p) for p in (shop.folder / s / "histories").glob("snapshot=2024-01-31*/*"))
+        for s in ("store", "once")
+    )
+    assert found == wanted
+    assert len(wanted) == 3
+    assert snapshot_files(shop, "once")[1] == catalog_of(shop)
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 6), st.integers(0, 9), st.integers(0, 40)), min_size=4, max_size=60
+    ),
+    nights=st.integers(2, 4),
+    size=st.sampled_from([5, 1000]),
+)
+@hypothesis.settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_files_night_by_night_and_in_one_go_give_the_same(
+    shop: Shop, rows: list[tuple[int, int, int]], nights: int, size: int
+) -> None:
+    """Of any times, late and equal ones too."""
+    here = Shop(shop.folder / str(len(list(shop.folder.iterdir()))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "BUCKET_ROWS", size)
+        for night in range(nights):
+            some = [(f"u{u}", f"i{i}", T0 + t) for u, i, t in rows[night::nights]]
+            here.write(f"{(night * 7) % 5}.csv", csv(some))
+            if some:
+                assert here.night(day=f"2024-01-{25 + night}") == 0
+        assert here.night("--store", str(here.folder / "once")) == 0
+    last = sorted((here.folder / "store" / "histories").glob("snapshot=*"))[-1]
+    assert (
+        snapshot_files(here, f"store/histories/{last.name}")[0] == snapshot_files(here, "once")[0]
+    )
+
+
+@pytest.mark.parametrize("amiss", ["same moment", "damaged part", "other night's bucket"])
+def test_where_it_cannot_grow_all_is_grouped_anew(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, amiss: str
+) -> None:
+    shop.write("b.csv", csv([("u", "i1", T0), ("v", "i2", T0)]))
+    assert shop.night(day="2024-01-30") == 0
+    if amiss == "damaged part":
+        (part,) = (shop.folder / "store" / "histories").glob("snapshot=*/*.parquet")
+        table = pq.read_table(part, partitioning=None)
+        pq.write_table(table.slice(0, 1), part)
+    if amiss == "other night's bucket":
+        monkeypatch.setattr(snapshot, "BUCKET_ROWS", 1)
+    time = T0 if amiss == "same moment" else T0 + 1
+    shop.write("a.csv", csv([("u", "i3", time)]))  # an earlier name than the other's
+    assert shop.night() == 0
+    first = ["i3", "i1"] if amiss == "same moment" else ["i1", "i3"]
+    assert shop.items() == {"u": first, "v": ["i2"]}
+
+
 def test_equal_times_keep_the_order_of_the_source(shop: Shop) -> None:
     rows = [("u", f"i{n}", T0) for n in range(40)]
     random.Random(1).shuffle(rows)
@@ -352,7 +434,7 @@ def test_histories_do_not_depend_on_blocks_buckets_groups_or_nights(
     assert len(rejected) == counts[2] > 100
     small = {
         "blocks": [(delimited, "BLOCK_BYTES", 70)],
-        "buckets": [(grouping, "BUCKET_ROWS", 20), (ingest, "BUCKET_ROWS", 20)],
+        "buckets": [(grouping, "BUCKET_ROWS", 20), (snapshot, "BUCKET_ROWS", 20)],
         "pieces": [(grouping, "READ_ROWS", 7)],
         "groups": [(interactions, "GROUP_BYTES", 500)],
     }
@@ -376,6 +458,16 @@ def test_histories_do_not_depend_on_blocks_buckets_groups_or_nights(
         for row in pq.read_table(p, partitioning=None).to_pylist()
     ]
     assert rows == wanted[0]
+
+
+def catalog_of(shop: Shop) -> list[object]:
+    """The newest night's catalogue."""
+    path = sorted((shop.folder / "store" / "catalogs").glob("*.parquet"))[-1]
+    return pq.read_table(path, partitioning=None).to_pylist()
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _mtime(path: Path) -> int:
@@ -415,7 +507,7 @@ def test_lost_interactions_are_noticed(shop: Shop, capsys: pytest.CaptureFixture
         part.unlink()
     shop.write("2.csv", csv(PURCHASES[10:]))
     assert shop.night() == 2
-    assert "holds 10 of the 20 purchases that were taken in" in capsys.readouterr().err
+    assert "holds 0 of 10 lines" in capsys.readouterr().err
 
 
 def test_two_workers_of_a_real_ray_give_the_same(

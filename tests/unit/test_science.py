@@ -16,7 +16,15 @@ from rum_core import settings as s
 from rum_core.data.catalog import Catalog
 from rum_core.data.cuts import UserCut
 from rum_core.data.histories import Histories
-from rum_core.data.simulated import CHAIN, SET, simulate
+from rum_core.data.simulated import (
+    CHAIN,
+    FREE,
+    ONE_TO_MULTIPLE,
+    ONE_TO_ONE,
+    SET,
+    TASTE,
+    simulate,
+)
 from rum_core.evaluation.metrics import METRICS, hit_places, per_user
 from rum_core.evaluation.protocols import held_out_split
 from rum_core.models.registry import MODELS
@@ -29,6 +37,7 @@ from rum_core.training.closed import fit_closed
 from rum_core.training.loop import fit
 from rum_core.training.step import Worker
 from tests import oracle
+from tests.benchmarks.paper.attention import strips_of
 
 ITEMS = 120
 
@@ -149,6 +158,30 @@ def test_the_weight_of_the_memory_has_an_optimum_inside(
     best = ndcg(rum, histories)
     assert lead(best, ndcg(mf, histories)) > 5
     assert lead(best, ndcg(trained(histories, alpha=100.0), histories)) > 1.5
+
+
+def test_attention_finds_what_called_for_a_purchase() -> None:
+    """Figure 4: in a chain the newest slot, in a set its head; in other purchases nothing."""
+    made, K = simulate(items=ITEMS, purchases=16, users=400, seed=0), 5
+    cuts = np.flatnonzero(np.diff(made.user)) + 1
+    histories = oracle.histories_of([part.tolist() for part in np.split(made.item, cuts)])
+    part = UserCut(0.7).part(histories, "train")
+    found = strips_of(trained(histories, slots=K).tensors["item"], part, K, beta=1.0)
+    why = made.why[histories.offsets[found.owner] + found.place]
+    first = part.offsets[found.owner] + found.place - K
+    held = part.items[first[:, None] + np.arange(K)]  # (N, K)
+    most = found.z.argmax(axis=1)
+
+    newest = most == K - 1
+    assert newest[why == ONE_TO_ONE].mean() > 0.75
+    assert 0.1 < newest[(why == FREE) | (why == TASTE)].mean() < 0.3  # by chance 0.2
+
+    bought = part.items[first + K]
+    head = np.array([i - int(p) if (p := made.names[i][-1]).isdigit() else i for i in bought])
+    older = (why == ONE_TO_MULTIPLE) & (held[:, :-1] == head[:, None]).any(axis=1)
+    assert older.sum() > 100
+    chosen = np.take_along_axis(held, most[:, None], axis=1)[:, 0]
+    assert (chosen == head)[older].mean() > 0.5  # by chance 0.2
 
 
 NOISE_MODELS: list[tuple[str, dict[str, Any]]] = [

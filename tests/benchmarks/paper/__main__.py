@@ -6,7 +6,7 @@ the first contender is compared with the others, paired. What is done lies in --
 again, so it can be run in parts. --split time cuts the log at one moment. --peek also measures
 every trial on the test part, to show what picking there would have claimed. Writes <log>.parquet
 and <log>.md to --out, <log>-time where split so. --alpha draws figure 3 instead:
-<log>-alpha.parquet and <log>-alpha.html.
+<log>-alpha.parquet and <log>-alpha.html; --attention figure 4: <log>-attention.*.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from rum_core.settings import Settings
 from rum_core.store.layout import Store, StoreError
 from rum_core.store.trials import Trial, read_trials
 from tests.benchmarks.paper.alpha import ALPHAS, sweep
+from tests.benchmarks.paper.attention import draw
 from tests.benchmarks.paper.comparison import as_markdown, compare
 from tests.benchmarks.paper.contenders import CONTENDERS, LOGS, settings_of
 from tests.benchmarks.paper.measured import measure, seeds_of
@@ -127,6 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--alpha", type=_alphas, nargs="?", const=list(ALPHAS), help="figure 3, at 0,0.1,...,1"
     )
+    parser.add_argument("--attention", action="store_true", help="figure 4")
     parser.add_argument("--work", type=Path, default=Path("build/paper"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args(argv)
@@ -139,8 +141,10 @@ def main(argv: list[str] | None = None) -> int:
         take_in(asked.log, folder)
         if asked.alpha:
             sweep(asked.log, asked.alpha, asked.seeds, folder, asked.out)
-            return 0
-        run(asked, folder)
+        elif asked.attention:
+            draw(asked.log, folder, asked.out)
+        else:
+            run(asked, folder)
     except RumError as error:
         print(f"paper: {error}", file=sys.stderr)
         return 2

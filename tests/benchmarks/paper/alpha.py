@@ -14,21 +14,15 @@ from rum_core.settings import Settings
 from tests.benchmarks.paper.comparison import RESAMPLES
 from tests.benchmarks.paper.contenders import settings_of
 from tests.benchmarks.paper.measured import measure
+from tests.benchmarks.paper.page import page
 
 LEVELS = {"item": "paper-rum-item", "feature": "paper-rum-feature"}
 ALPHAS = tuple(round(0.1 * step, 1) for step in range(11))
 PLOTTED = ("f1", "hit_rate", "ndcg")
-
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
-:root {{ color-scheme: light dark; --grid: #d9dce0; --series-1: #1f6fb4; --series-2: #c2570c; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --grid: #363c44; --series-1: #6db3f2;
-  --series-2: #f59a52; }} }}
-body {{ margin: 0 auto; max-width: 44rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; }}
-svg {{ width: 100%; height: auto; }}</style><h1>{title}</h1>
-<p>The paper's settings and number of epochs; nothing was selected. Means of {seeds} seeds; the
-intervals hold the customers' chance alone.</p>
-{figures}</html>
-"""
+_ABOUT = (
+    "The paper's settings and number of epochs; nothing was selected. Means of {seeds} seeds; the "
+    "intervals hold the customers' chance alone."
+)
 
 
 def sweep(log: str, alphas: Sequence[float], seeds: int, folder: Path, out: Path) -> pa.Table:
@@ -50,8 +44,8 @@ def sweep(log: str, alphas: Sequence[float], seeds: int, folder: Path, out: Path
     pq.write_table(table, out / f"{log}-alpha.parquet")
     figures = "\n".join(_plot(table, metric) for metric in PLOTTED)
     title = f"The weight of the memory, {log}"
-    page = _PAGE.format(title=title, seeds=seeds, figures=figures)
-    (out / f"{log}-alpha.html").write_text(page, encoding="utf-8")
+    text = page(title, _ABOUT.format(seeds=seeds), figures)
+    (out / f"{log}-alpha.html").write_text(text, encoding="utf-8")
     return table
 
 

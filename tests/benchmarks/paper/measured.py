@@ -71,7 +71,7 @@ def _measure(settings: Settings, everyone: Histories, catalog: Catalog) -> pa.Ta
     learned = past.histories if past else enough
     part = cut.part(enough, "train")
     known = past.catalog if past else catalog.counting(part.items)
-    tensors = _fitted(settings, enough, catalog, past)
+    tensors = fitted(settings, enough, catalog, past)
     users = learned.user_ids if "user" in tensors else learned.user_ids.slice(0, 0)
     model = SavedModel("measured", config_of(settings), tensors, known, users, {})
     measured = enough.take(np.flatnonzero(part.lengths >= (chosen.min_purchases if past else 0)))
@@ -87,10 +87,10 @@ def _measure(settings: Settings, everyone: Histories, catalog: Catalog) -> pa.Ta
     return pa.table({schema.USER_ID: split.train.user_ids, **columns})
 
 
-def _fitted(
+def fitted(
     settings: Settings, histories: Histories, catalog: Catalog, past: Past | None
 ) -> dict[str, np.ndarray]:
-    """Tensors of the model of the training part."""
+    """Tensors of the model of the training part (of what a split by time knows: `past`)."""
     if not MODELS[settings.model.name].gradients:
         return {p.phase: t for p, t in fit_closed(settings, histories, catalog, past)}["train"]
     *_, state = fit(settings, histories, catalog, Worker(), past=past)
