@@ -22,6 +22,7 @@ ROOT = "memory"
 SUFFIX = ".arrow"
 PART_ROWS = 16_384
 MOST_PARTS = 256
+WRITES = 1  # of how they are computed: another way differs in the last digits, and starts anew
 
 
 class Memories:
@@ -160,6 +161,7 @@ def _prefixes(known: Histories) -> np.ndarray:
     of them within a history stands for the purchases between."""
     place = np.arange(len(known.items)) - np.repeat(known.offsets[:-1], known.lengths)
     mixed = (place.astype(np.uint64) << np.uint64(32)) | known.items.astype(np.uint64)
+    mixed ^= np.uint64(WRITES << 56)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)  # splitmix64
     return np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])

@@ -8,10 +8,12 @@ histories, as many processes as cores, nothing else. CPU is the whole machine's,
 """
 
 import argparse
+import cProfile
 import json
 import logging
 import os
 import platform
+import pstats
 import shutil
 import subprocess
 import sys
@@ -49,6 +51,8 @@ NEIGHBOURS = 500  # counted transitions an item, the default's most
 MODEL = "planted"
 STAGES = ("ingest", "train", "evaluate", "recommend")  # each leaves a record
 POLL_SECONDS = 0.5
+WARM = (300, 200, 20.0)
+LARGEST = 3  # costs that are named
 ENOUGH = 4  # blocks of pure ranking a process
 
 
@@ -192,7 +196,8 @@ def stages_of(samples: list[Sample], ends: dict[str, float]) -> list[tuple[str, 
 
 
 def rank_alone(root: str, part: int, parts: int) -> None:
-    """Rank some of the customers in this process; prints how many, and seconds, as JSON."""
+    """Rank some of the customers in this process; prints how many, in what seconds, and the
+    functions that took most of them, as JSON."""
     store = Store.open(root)
     model = load_model(store, f"{MODEL}-all")
     snapshot = load_snapshot(store, (read_record(store, FULL, "ingest") or {})["snapshot"])
@@ -210,14 +215,17 @@ def rank_alone(root: str, part: int, parts: int) -> None:
     ranker = Ranker(model)
     ranker.rank(histories.take(np.arange(min(100, len(histories)))), top_n=5, because=3)
     began, ranked = time.perf_counter(), 0
-    for first in range(0, len(histories), BLOCK_USERS):
-        block = histories.take(np.arange(first, min(first + BLOCK_USERS, len(histories))))
-        ranked += len(ranker.rank(block, top_n=5, because=3).items)
-    print(json.dumps([ranked, time.perf_counter() - began]))
+    with cProfile.Profile() as profile:
+        for first in range(0, len(histories), BLOCK_USERS):
+            block = histories.take(np.arange(first, min(first + BLOCK_USERS, len(histories))))
+            ranked += len(ranker.rank(block, top_n=5, because=3).items)
+    took, calls = time.perf_counter() - began, pstats.Stats(profile).get_stats_profile()
+    found = sorted(calls.func_profiles.items(), key=lambda pair: -pair[1].tottime)[:LARGEST]
+    print(json.dumps([ranked, took, [[name, f.tottime / took] for name, f in found]]))
 
 
-def pure_ranking(root: str) -> float:
-    """Customers a second of all cores, each by a process of one thread."""
+def pure_ranking(root: str) -> tuple[float, str]:
+    """Customers a second of all cores, each by a process of one thread; and what costs most."""
     cores = os.cpu_count() or 1
     env = {**os.environ, **dict.fromkeys(THREAD_LIMITS, "1")}
     words = [sys.executable, "-m", "tests.benchmarks.night", "--rank", root]
@@ -226,7 +234,8 @@ def pure_ranking(root: str) -> float:
         for part in range(cores)
     ]
     said = [json.loads(process.communicate()[0]) for process in each]
-    return float(sum(ranked / seconds for ranked, seconds in said))
+    most = ", ".join(f"{name} {share:.0%}" for name, share in said[0][2])
+    return float(sum(ranked / seconds for ranked, seconds, _ in said)), most
 
 
 def table_of(stages: list[tuple[str, float, float, str]], rows: dict[str, tuple[int, str]]) -> str:
@@ -266,14 +275,19 @@ def measure(users: int, items: int, purchases: float, folder: Path) -> str:
         what = "whole log is new" if night == FULL else f"{lines:,} customers bought once more"
         parts.append(f"The {what}; {made['users_active']:,} customers ranked:\n")
         parts.append(f"{table_of(stages, rows)}\n")
-    rate = pure_ranking(store.root)
+        costs = sorted(((stage[2], stage[0]) for stage in stages), reverse=True)[:LARGEST]
+        whole = sum(stage[2] for stage in stages)
+        said = ", ".join(f"{stage} {cost / whole:.0%}" for cost, stage in costs)
+        parts.append(f"Most CPU time goes to {said}.\n")
+    rate, most = pure_ranking(store.root)
     seconds = {night: sum(stage[1] for stage in stages) for night, (stages, _) in nights.items()}
     cpu = {night: sum(stage[2] for stage in stages) for night, (stages, _) in nights.items()}
     parts.append(
         f"Pure ranking, {os.cpu_count()} processes: {rate:,.0f} customers a second, "
         f"{users / rate:,.1f} s; the night takes {seconds[FULL] * rate / users:.2f} times that. "
         f"The night of few changes takes {seconds[FEW] / seconds[FULL]:.1%} of the seconds and "
-        f"{cpu[FEW] / cpu[FULL]:.1%} of the CPU time of the full one.\n"
+        f"{cpu[FEW] / cpu[FULL]:.1%} of the CPU time of the full one. In ranking, most time goes "
+        f"to {most}.\n"
     )
     return "\n".join(parts)
 
@@ -291,6 +305,8 @@ def main(argv: list[str] | None = None) -> int:
         part, _, parts = given.rank[1].partition("/")
         rank_alone(given.rank[0], int(part), int(parts))
         return 0
+    with tempfile.TemporaryDirectory() as folder:
+        measure(*WARM, Path(folder))  # what is compiled once on a machine is compiled now
     with tempfile.TemporaryDirectory() as folder:
         said = measure(given.users, given.items, given.purchases, Path(folder))
     names = ("numpy", "numba", "pyarrow", "ray", "prefect")

@@ -1,8 +1,9 @@
 """`make bench`: what the parts of a night cost, beside rivals and limits, measured in one run.
 
 Each section runs in a process of its own with one thread a library, unless it says otherwise, and
-writes its rows; all of them make results/bench.parquet and results/bench.md. `--small` is the form
-for the tests: minutes become seconds, and it fails where a ratio is so small that something broke.
+writes its rows; all of them make results/bench.parquet and results/bench.md, and those of growth
+the plots of results/bench.html. `--small` is the form for the tests: minutes become seconds, and it
+fails where a ratio is so small that something broke.
 """
 
 import argparse
@@ -20,11 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.runtime import THREAD_LIMITS
-from tests.benchmarks.bench.page import as_markdown, broken
+from tests.benchmarks.bench.growth import plots
+from tests.benchmarks.bench.page import as_markdown, broken, machine
 from tests.benchmarks.bench.row import Row
+from tests.benchmarks.plots_page import page
 
 RESULTS = Path(__file__).parents[1] / "results"
-SECTIONS = ("ranking", "replay", "training", "ingestion")
+SECTIONS = ("ranking", "replay", "training", "workers", "ingestion", "growth")
 
 
 def run_section(section: str, small: bool) -> tuple[list[Row], float]:
@@ -66,6 +69,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     pq.write_table(pa.Table.from_pylist(rows), asked.out / "bench.parquet")
     (asked.out / "bench.md").write_text(as_markdown(rows, command, seconds))
+    if drawn := plots([row for row in rows if row["section"] == "growth"]):
+        text = page("How the cost of ranking grows", machine(), drawn)
+        (asked.out / "bench.html").write_text(text, encoding="utf-8")
     for line in broken(rows):
         print(line, file=sys.stderr)
     return 1 if broken(rows) else 0

@@ -13,12 +13,12 @@ DIM, SLOTS = 50, 20
 RATHER = 0.8  # the n-th most popular item is bought in proportion to n ** -RATHER
 
 
-def histories(users: int, items: int) -> Histories:
+def histories(users: int, items: int, purchases: int = PURCHASES) -> Histories:
     """Every customer with as many purchases, of popular items more often."""
     rng = np.random.default_rng(0)
     share = np.arange(1, items + 1) ** -RATHER
-    bought = rng.choice(items, size=users * PURCHASES, p=share / share.sum()).astype(np.int32)
-    offsets = np.arange(users + 1) * PURCHASES
+    bought = rng.choice(items, size=users * purchases, p=share / share.sum()).astype(np.int32)
+    offsets = np.arange(users + 1) * purchases
     return Histories(pa.array(np.arange(users)), offsets, bought, np.arange(len(bought)))
 
 

@@ -14,7 +14,7 @@ from rum_core.settings import Settings
 from tests.benchmarks.paper.comparison import RESAMPLES
 from tests.benchmarks.paper.contenders import settings_of
 from tests.benchmarks.paper.measured import measure
-from tests.benchmarks.paper.page import page
+from tests.benchmarks.plots_page import page
 
 LEVELS = {"item": "paper-rum-item", "feature": "paper-rum-feature"}
 ALPHAS = tuple(round(0.1 * step, 1) for step in range(11))

@@ -25,7 +25,7 @@ from rum_core.store.layout import Store
 from tests.benchmarks.paper.comparison import RESAMPLES
 from tests.benchmarks.paper.contenders import settings_of
 from tests.benchmarks.paper.measured import fitted
-from tests.benchmarks.paper.page import page
+from tests.benchmarks.plots_page import page
 
 SLOTS = 5
 SHOWN, ROWS = 3, 12  # customers of each pattern, and purchases of each at most
