@@ -17,6 +17,9 @@ from rum_core.training.sampling import SAMPLERS, Bought, counts_for
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+# A group may have a tenth more padded purchases than real ones, and SLACK besides: about as many
+# as a piece costs whatever it holds.
+WASTE, SLACK = 1.1, 64
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,16 @@ def _targets(settings: Settings, items: Histories) -> Bools:
 
 
 def pieces(batch: Batch, stretch: int, context: int, cells: int) -> Iterator[list[Piece]]:
-    """A batch in groups of users with at most `cells` padded purchases at a time; each group gives
-    its stretches of time in order, each with up to `context` purchases before it."""
+    """A batch in groups of users with at most `cells` padded purchases at a time, few of them
+    padding; each group gives its stretches of time in order, each with up to `context` purchases
+    before it."""
     lengths = np.diff(batch.offsets)
     first = 0
     while first < len(lengths):
-        wide = min(int(lengths[first]), stretch + context)
-        last = min(len(lengths), first + max(1, cells // wide))
+        widths = np.minimum(lengths[first:], stretch + context)
+        padded = widths[0] * np.arange(1, len(widths) + 1)
+        fits = (padded <= cells) & (padded <= WASTE * np.cumsum(widths) + SLACK)
+        last = first + max(1, len(fits) if fits.all() else int(fits.argmin()))
         yield [
             _piece(batch, first, last, start, stretch, context)
             for start in range(0, int(lengths[first]), stretch)

@@ -14,6 +14,7 @@ from torch import Tensor
 from rum_core import settings as s
 from rum_core.models import network
 from rum_core.models.rum import Rum
+from rum_core.training import batches
 from rum_core.training import step as step_module
 from rum_core.training.batches import Batch, epoch_batches, make_batch, pieces, stream
 from rum_core.training.optimizers import Optimizers
@@ -138,6 +139,23 @@ def test_the_cut_really_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(groups) > 2
         assert max(len(group) for group in groups) == 4
         assert sum(p.targets.sum() for g in groups for p in g) == batch.purchases == 30
+
+
+@pytest.mark.parametrize("slack", [0, 64])
+def test_little_of_a_step_is_padding(monkeypatch: pytest.MonkeyPatch, slack: int) -> None:
+    """Histories of very different lengths: at most a tenth, and the slack of each group."""
+    monkeypatch.setattr(batches, "SLACK", slack)
+    lengths = np.random.default_rng(0).geometric(0.05, 64)
+    histories = histories_of([[0] * n for n in lengths])
+    chosen = settings_of("item", "softmax")
+    batch = make_batch(histories, Bought.of(histories, ITEMS), np.arange(64), chosen, stream(3))
+    groups = list(pieces(batch, stretch=1000, context=0, cells=10**6))
+    sizes = [(p.real.size, p.real.sum()) for group in groups for p in group]
+    assert all(padded <= 1.1 * real + slack for padded, real in sizes)
+    assert sum(real for _, real in sizes) == lengths.sum()
+    assert len(groups) > 1
+    if slack:
+        assert len(groups) < 16  # and not one customer at a time
 
 
 def test_truncation_changes_the_gradient_of_a_long_history_alone() -> None:
