@@ -3,13 +3,13 @@
 B users, L purchases of each in order, S filled slots, K slots, C candidates, D dimensions. PREDICT
 needs of a READ only its product with q_i: sum_k z_ik m_k . q_i, so READ gives that. `read_item` and
 `read_feature` are the equations; `read_shared` is the item-level READ of candidates that a batch
-shares, at every purchase at once and without any (L, K, C) array.
+shares, at every purchase at once and without any (L, K, C) array (`windows` is the same on a CPU).
 """
 
 import torch
 from torch import Tensor
 
-SPREAD = 60.0  # of beta q_i . m_k: beyond it exp(-spread) leaves the normal float32 numbers
+from rum_core.models.windows import SPREAD
 
 
 def window(length: int, slots: int, device: torch.device | None = None) -> Tensor:

@@ -15,6 +15,7 @@ from rum_core.models.merge import MERGES
 from rum_core.models.network import Network, Rows, Scores, normal
 from rum_core.models.noise import Noise
 from rum_core.models.predict import PREDICTS
+from rum_core.models.windows import usable, window_scores
 from rum_core.settings import Model
 
 OPEN_STRETCH = 32  # purchases at a time where each candidate reads a vector
@@ -97,8 +98,12 @@ def item_scores(
     positive = _product(p, Q) + settings.alpha * read
     if negatives.dim() == 1:
         q_c = embedding(negatives, q)  # (C, D)
-        read = memory.read_shared(Q @ q_c.T, inside, settings.beta)
-        return positive, (p @ q_c.T)[:, None, :] + settings.alpha * read, None
+        w, base = Q @ q_c.T, p @ q_c.T
+        if usable(w):
+            how = settings.slots, settings.alpha, settings.beta
+            return positive, window_scores(w, base, *how), None
+        read = memory.read_shared(w, inside, settings.beta)
+        return positive, base[:, None, :] + settings.alpha * read, None
     q_n = embedding(negatives, q)  # (B, L, n, D)
     w = torch.einsum("blnd,bjd->blnj", q_n, Q)
     read = memory.read_item(w, inside[:, None, :], settings.beta)

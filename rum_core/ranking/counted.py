@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from rum_core.float32 import OF_LOG
 from rum_core.models.item_weights import by_item
 from rum_core.ranking.bags import Bags
 from rum_core.ranking.bias import boost_of
 from rum_core.ranking.select import ROUNDING, value_of
 from rum_core.store.checkpoint import SavedModel
-
-OF_LOG = 2.0**-20  # relative error of `log_float32`, several times what tests find
-
 
 NO_ROWS = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0))
 
@@ -103,31 +101,6 @@ def _spread(
                 table[r, t] = weights[n]
             n += 1
         next_[r] = n
-
-
-@njit(cache=True, error_model="numpy")
-def log_float32(y: Any) -> Any:
-    """log of a float32 y >= 1: powers of 2 and the polynomial of Cephes' logf, in a form that the
-    compiler turns into vector instructions."""
-    bits = np.float32(y).view(np.int32)
-    n = np.int32(bits >> 23) - np.int32(127)
-    m = np.int32((bits & 0x7FFFFF) | 0x3F800000).view(np.float32)  # 1 <= m < 2
-    large = m > np.float32(1.41421356)
-    m = m * np.float32(0.5) if large else m
-    e = np.float32(n + np.int32(1)) if large else np.float32(n)
-    x = m - np.float32(1.0)
-    z = x * x
-    p = np.float32(7.0376836292e-2)
-    p = p * x - np.float32(1.1514610310e-1)
-    p = p * x + np.float32(1.1676998740e-1)
-    p = p * x - np.float32(1.2420140846e-1)
-    p = p * x + np.float32(1.4249322787e-1)
-    p = p * x - np.float32(1.6668057665e-1)
-    p = p * x + np.float32(2.0000714765e-1)
-    p = p * x - np.float32(2.4999993993e-1)
-    p = p * x + np.float32(3.3333331174e-1)
-    found = x * z * p + e * np.float32(-2.12194440e-4) - np.float32(0.5) * z
-    return x + found + e * np.float32(0.693359375)
 
 
 @njit(cache=True)

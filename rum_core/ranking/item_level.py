@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from rum_core.float32 import exp_float32, log_float32
 from rum_core.ranking.bags import Bags
 from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons
-from rum_core.ranking.counted import NO_ROWS, Counted, counted_sum, log_float32
+from rum_core.ranking.counted import NO_ROWS, Counted, counted_sum
 from rum_core.ranking.select import (
     LARGEST,
     ROUNDING,
@@ -201,7 +202,7 @@ def _fill(products: Any, beta: Any, exps: Any) -> Any:
     for j in prange(products.shape[0]):
         for t in range(products.shape[1]):
             w = products[j, t]
-            e = _exp(beta * w - guard[t])
+            e = exp_float32(beta * w - guard[t])
             exps[j, 0, t] = _short(e)
             exps[j, 1, t] = _short(e * (w - low[t]))
     return low
@@ -217,25 +218,6 @@ def _short(x: Any) -> Any:
 def _long(bits: Any) -> Any:
     """The float32 of a bfloat16's bits."""
     return np.int32(np.int32(bits) << 16).view(np.float32)
-
-
-@njit(cache=True, error_model="numpy")
-def _exp(x: Any) -> Any:
-    """exp of a float32 x <= 0 within 2 units in the last place, 0 below -87: by powers of 2 and the
-    polynomial of Cephes' expf, in a form that the compiler turns into vector instructions."""
-    x0 = max(x, np.float32(-87.0))
-    n = np.floor(x0 * np.float32(1.4426950408889634) + np.float32(0.5))
-    r = x0 - n * np.float32(0.693359375)
-    r = r - n * np.float32(-2.12194440e-4)
-    y = np.float32(1.9875691500e-4)
-    y = y * r + np.float32(1.3981999507e-3)
-    y = y * r + np.float32(8.3334519073e-3)
-    y = y * r + np.float32(4.1665795894e-2)
-    y = y * r + np.float32(1.6666665459e-1)
-    y = y * r + np.float32(5.0000001201e-1)
-    y = y * r * r + r + np.float32(1.0)
-    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-    return y * power if x > np.float32(-87.0) else np.float32(0.0)
 
 
 @njit(cache=True, parallel=True, error_model="numpy")

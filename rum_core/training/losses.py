@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from rum_core.models.windows import usable
+from rum_core.training.softmax import sampled_softmax
+
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -26,6 +29,11 @@ def bpr(positive: Tensor, negative: Tensor, counts: Tensor) -> Tensor:
 
 def softmax(positive: Tensor, negative: Tensor, counts: Tensor) -> Tensor:
     """Sampled softmax: -log of the positive's share of exp(y) among itself and the negatives."""
+    whole = negative.shape[:-1] == positive.shape  # and not one score for all of a customer's
+    alike = counts.shape == negative.shape or counts.shape[-2:-1] == (1,)
+    if usable(positive, negative) and whole and alike:
+        flat = (t.reshape(-1, t.shape[-1]) for t in (negative, counts))
+        return sampled_softmax(positive.flatten(), *flat).view(positive.shape)
     none = torch.finfo(negative.dtype).min / 2  # finite, so that all of them may be left out
     others = torch.logsumexp(negative.masked_fill(~counts, none), dim=-1)
     return torch.logaddexp(positive, others) - positive

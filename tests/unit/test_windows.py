@@ -1,0 +1,122 @@
+"""What training computes by kernels on a CPU, in float32, against the same by torch in float64."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rum_core.models import memory, windows
+from rum_core.models.windows import TILE, window_scores
+from rum_core.training import losses
+from rum_core.training.losses import softmax
+from rum_core.training.softmax import sampled_softmax
+
+quick = settings(max_examples=40, deadline=None)
+
+
+def gradients(work: Callable[..., Tensor], given: Tensor, *leaves: Tensor) -> list[Tensor]:
+    """What `work` gives, and the gradients of its inputs, where those of its values are `given`."""
+    leaves = tuple(leaf.clone().requires_grad_() for leaf in leaves)
+    found = work(*leaves)
+    found.backward(given.to(found.dtype))  # type: ignore[no-untyped-call]
+    return [found.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+
+def assert_alike(exact: list[Tensor], found: list[Tensor], tolerance: float) -> None:
+    assert len(exact) == len(found)
+    for wanted, mine in zip(exact, found, strict=True):
+        assert mine.dtype == torch.float32
+        scale = 1 + wanted.abs().max()
+        assert ((wanted - mine).abs() / scale).max() < tolerance
+
+
+@quick
+@given(
+    seed=st.integers(0, 10**6),
+    length=st.integers(1, 30),
+    slots=st.integers(1, 12),
+    candidates=st.sampled_from([1, 5, TILE, TILE + 1, 3 * TILE - 2]),
+    beta=st.sampled_from([0.0, 0.4, 1.0, 3.0]),
+    size=st.sampled_from([0.1, 1.0, 8.0, 60.0]),
+)
+def test_scores_of_windows(
+    seed: int, length: int, slots: int, candidates: int, beta: float, size: float
+) -> None:
+    """Also where a window lies so far below its column that its sum vanishes (size 60)."""
+    rng = np.random.default_rng(seed)
+    shape = (3, length, candidates)
+    w, base, given_ = (
+        torch.from_numpy(rng.normal(0, s, n).astype(np.float32))
+        for s, n in ((size, shape), (1.0, (3, candidates)), (1.0, shape))
+    )
+    inside = memory.window(length, slots)
+
+    def plain(w: Tensor, base: Tensor) -> Tensor:
+        return base[:, None] + 1.3 * memory.read_shared(w, inside, beta)
+
+    exact = gradients(plain, given_, w.double(), base.double())
+    found = gradients(lambda *x: window_scores(*x, slots, 1.3, beta), given_, w, base)
+    assert_alike(exact, found, 2e-5 * (1 + beta * size / 8))
+
+
+@quick
+@given(
+    seed=st.integers(0, 10**6),
+    negatives=st.integers(1, 70),
+    size=st.sampled_from([0.1, 3.0, 100.0]),
+    counting=st.sampled_from([0.0, 0.7, 1.0]),
+    own=st.booleans(),
+)
+def test_the_sampled_softmax(
+    seed: int, negatives: int, size: float, counting: float, own: bool
+) -> None:
+    """With negatives that a customer's purchases share and with their own, none of them counting
+    too."""
+    rng = np.random.default_rng(seed)
+    positive, negative, given_ = (
+        torch.from_numpy(rng.normal(0, s, n).astype(np.float32))
+        for s, n in ((size, (2, 4)), (size, (2, 4, negatives)), (1.0, (2, 4)))
+    )
+    counts = torch.from_numpy(rng.random((2, 4 if own else 1, negatives)) < counting)
+    exact = gradients(lambda *x: softmax(*x, counts), given_, positive.double(), negative.double())
+    found = gradients(lambda *x: softmax(*x, counts), given_, positive, negative)
+    assert_alike(exact, found, 1e-5 * (1 + size / 10))
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    """A kernel would read beyond them."""
+    w, true = torch.zeros(2, 3, 5), torch.ones(4, 5, dtype=torch.bool)
+    for base, slots in ((torch.zeros(2, 4), 1), (torch.zeros(1, 5), 1), (torch.zeros(2, 5), 0)):
+        with pytest.raises(ValueError, match="do not fit"):
+            window_scores(w, base, slots, 1.0, 1.0)
+    with pytest.raises(ValueError, match="do not fit"):
+        window_scores(torch.zeros(2, 0, 5), torch.zeros(2, 5), 1, 1.0, 1.0)
+    for sizes in ((3, (4, 5), 4), (4, (4, 5), 3), (4, (4, 6), 4), (4, (4, 5), 0)):
+        with pytest.raises(ValueError, match="do not fit"):
+            sampled_softmax(torch.zeros(sizes[0]), torch.zeros(sizes[1]), true[: sizes[2]])
+
+
+def test_one_score_for_all_purchases_of_a_customer() -> None:
+    """Matrix factorisation's: it is not for the kernel, and gives what it gave each of them."""
+    rng = np.random.default_rng(0)
+    positive, negative = (torch.from_numpy(rng.normal(size=n)) for n in ((2, 4), (2, 1, 5)))
+    counts = torch.from_numpy(rng.random((2, 1, 5)) < 0.7)
+    exact = softmax(positive, negative.expand(2, 4, 5), counts)
+    torch.testing.assert_close(softmax(positive, negative, counts), exact)
+    found = softmax(positive.float(), negative.float(), counts)
+    torch.testing.assert_close(found, exact.float())
+
+
+def test_kernels_are_taken_for_float32_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert windows.usable(torch.zeros(2))
+    assert not windows.usable(torch.zeros(2), torch.zeros(2, dtype=torch.float64))
+    assert not windows.usable(torch.zeros(2, device="meta"))
+    monkeypatch.setattr(losses, "sampled_softmax", None)  # as if it were not there
+    counts = torch.ones(2, 3, dtype=torch.bool)
+    softmax(torch.zeros(2).double(), torch.zeros(2, 3).double(), counts)
+    with pytest.raises(TypeError):
+        softmax(torch.zeros(2), torch.zeros(2, 3), counts)
