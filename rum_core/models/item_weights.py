@@ -27,10 +27,13 @@ def bought(histories: Histories, items: int) -> sparse.csr_array:
 
 def by_item(tensors: Tensors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`indptr`, `indices` and `weights` with each row in the order of its items."""
-    indptr, indices = tensors["indptr"], tensors["indices"]
-    row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    order = np.lexsort((indices, row))
-    return indptr, indices[order], tensors["weights"][order]
+    indptr, indices, weights = (tensors[name] for name in ("indptr", "indices", "weights"))
+    size = len(indptr) - 1
+    rows = sparse.csr_array((weights, indices, indptr), shape=(size, size))
+    if rows.has_sorted_indices:
+        return indptr, indices, weights
+    rows = rows.sorted_indices()
+    return indptr, rows.indices.astype(indices.dtype), rows.data
 
 
 def as_tensors(

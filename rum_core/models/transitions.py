@@ -13,7 +13,7 @@ from numba import njit, prange
 
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
-from rum_core.models.item_weights import Tensors, as_tensors
+from rum_core.models.item_weights import Tensors, as_tensors, by_item
 from rum_core.settings import Model, Settings
 
 RUN = 1024  # items that a thread takes at a time
@@ -38,9 +38,10 @@ def weights_of(histories: Histories, catalog: Catalog, model: Model) -> Tensors:
 
 
 def tensors_of(histories: Histories, catalog: Catalog, model: Model) -> Tensors:
-    """The weights under the names that RUM stores them by."""
-    weights = weights_of(histories, catalog, model)
-    return {f"transitions.{name}": weights[name] for name in ("indptr", "indices", "weights")}
+    """The weights under the names that RUM stores them by, rows in the order of their items."""
+    names = ("indptr", "indices", "weights")
+    rows = by_item(weights_of(histories, catalog, model))
+    return {f"transitions.{name}": row for name, row in zip(names, rows, strict=True)}
 
 
 def fit(histories: Histories, catalog: Catalog, settings: Settings) -> Tensors:
