@@ -27,7 +27,7 @@ from rum_core.data.grouping import (
     first_users,
     group,
 )
-from rum_core.data.growing import Growth, grow, newcomers
+from rum_core.data.growing import Growth, grow, intact, newcomers
 from rum_core.data.ledger import Ledger
 from rum_core.data.snapshots import (
     Manifest,
@@ -35,7 +35,6 @@ from rum_core.data.snapshots import (
     catalog_path,
     end_of,
     latest_snapshot,
-    load_snapshot,
     load_whole,
     save_manifest,
 )
@@ -108,29 +107,38 @@ def _grown(
     new = replace(ledger, files={n: f for n, f in ledger.files.items() if n not in before.files})
     dealt = _dealt(new, grouping)
     check_rows(store, sum(d.rows for d in dealt) + former.purchases, ledger)
-    known = load_snapshot(store, former.id).catalog
-    items = pc.unique(pa.chunked_array([known.ids, *(d.items for d in dealt)]))
-    catalog = Catalog.from_ids(items, np.zeros(len(items), np.int64))
+    table = intact(store, former, former.catalog)
     hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *(d.users for d in dealt)]))
     some = np.unique(bucket_of(hashes, grouping.buckets)).tolist()
     found = over_work(
         lambda bucket: newcomers(grouping, former, bucket), [{"bucket": b} for b in some]
     )
+    if table is None or None in found:
+        log.info("all histories are made anew: snapshot %s is damaged", former.id)
+        return None
+    known = Catalog.from_table(table)
+    items = pc.unique(pa.chunked_array([known.ids, *(d.items for d in dealt)]))
+    catalog = Catalog.from_ids(items, np.zeros(len(items), np.int64))
     users = dict.fromkeys(range(grouping.buckets), 0)
     for file in former.files:
         users[bucket_number(file)] += former.parts[file]["users"]
     for bucket, number in zip(some, found, strict=True):
         users[bucket] += number
     first = np.cumsum([0, *users.values()])
-    work = [
-        {"bucket": b, "first_user": int(first[b]), "dealt": b in some} for b in users if users[b]
-    ]
     held = ray.put(Growth(grouping, former, catalog, catalog.index_of(known.ids)))
-    grown = over_work(lambda **job: grow(ray.get(held), **job), work)
-    if any(part is None for part in grown):
-        log.info("all histories are made anew: new purchases do not just follow the old ones")
-        return None
-    return _manifest(grouping, night, content, catalog, grown, sum(d.later for d in dealt))
+    grown: list[Grouped | None] = []
+    for new_rows in (True, False):  # where it may not do is found before the rest is written
+        work = [
+            {"bucket": b, "first_user": int(first[b]), "dealt": new_rows}
+            for b in users
+            if users[b] and (b in some) == new_rows
+        ]
+        grown += over_work(lambda **job: grow(ray.get(held), **job), work)
+        if None in grown:
+            log.info("all histories are made anew: new purchases do not just go between the old")
+            return None
+    whole = sorted((part for part in grown if part), key=lambda part: bucket_number(part.file))
+    return _manifest(grouping, night, content, catalog, whole, sum(d.later for d in dealt))
 
 
 def _dealt(ledger: Ledger, grouping: Grouping) -> list[Dealt]:

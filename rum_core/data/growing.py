@@ -27,6 +27,7 @@ from rum_core.data.grouping import (
 )
 from rum_core.data.histories import one_chunk
 from rum_core.data.snapshots import Manifest, part_path
+from rum_core.store.layout import Store, StoreError
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,29 @@ class Growth:
     table: np.ndarray  # (I,) int32 its index of each item of the former one
 
 
-def newcomers(grouping: Grouping, former: Manifest, bucket: int) -> int:
-    """How many users of the rows dealt to a bucket the former snapshot does not know."""
+def intact(store: Store, former: Manifest, path: str) -> pa.Table | None:
+    """A parquet file of a snapshot; None where it is not what the snapshot's manifest names."""
+    try:
+        content = store.read_bytes(path)
+    except StoreError:
+        return None
+    if hashlib.sha256(content).hexdigest() != former.parts.get(path, {}).get("sha256"):
+        return None
+    return pq.read_table(pa.BufferReader(content))
+
+
+def newcomers(grouping: Grouping, former: Manifest, bucket: int) -> int | None:
+    """How many users of the rows dealt to a bucket the former snapshot does not know; None where
+    its part is damaged."""
     users = pc.unique(dealt_to(grouping, bucket)[schema.USER_ID])
     path = part_path(former.id, bucket)
     if path not in former.files:
         return len(users)
-    known = grouping.store.read_table(path, [schema.USER_ID])[schema.USER_ID]
-    return len(users) - int(pc.sum(pc.is_in(users, value_set=one_chunk(known))).as_py())
+    part = intact(grouping.store, former, path)
+    if part is None:
+        return None
+    known = one_chunk(part[schema.USER_ID])
+    return len(users) - int(pc.sum(pc.is_in(users, value_set=known)).as_py())
 
 
 def grow(growth: Growth, bucket: int, first_user: int, *, dealt: bool) -> Grouped | None:
@@ -75,14 +91,13 @@ def _former(growth: Growth, bucket: int) -> Bucket | None:
         rows = dealt_to(growth.grouping, bucket)
         none = pa.array([], rows.schema.field(schema.USER_ID).type)
         return none, np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64)
-    content = store.read_bytes(path)
-    if hashlib.sha256(content).hexdigest() != growth.former.parts.get(path, {}).get("sha256"):
+    part = intact(store, growth.former, path)
+    if part is None:
         return None
-    rows = pq.read_table(pa.BufferReader(content))
-    items, times = one_chunk(rows[schema.ITEMS]), one_chunk(rows[schema.TIMES])
+    items, times = one_chunk(part[schema.ITEMS]), one_chunk(part[schema.TIMES])
     bought = growth.table[items.flatten().to_numpy()]
     offsets = items.offsets.to_numpy().astype(np.int64)
-    return one_chunk(rows[schema.USER_ID]), offsets, bought, times.flatten().to_numpy()
+    return one_chunk(part[schema.USER_ID]), offsets, bought, times.flatten().to_numpy()
 
 
 def _with_rows(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import get_num_threads, njit, prange, set_num_threads
+from numba import config, njit, prange, set_num_threads
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -18,7 +18,6 @@ from rum_core.float32 import exp_float32
 TILE = 64
 SPREAD = 60.0  # of beta q_i . m_k: beyond it exp(-spread) leaves the normal float32 numbers
 FAST = {"contract", "nnan", "nsz"}
-MOST_THREADS = get_num_threads()  # that numba has: set_num_threads takes no more
 
 
 def usable(*tensors: Tensor) -> bool:
@@ -28,7 +27,8 @@ def usable(*tensors: Tensor) -> bool:
 
 def as_many_threads() -> None:
     """From here on numba takes as many threads as torch."""
-    set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
+    most: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    set_num_threads(min(torch.get_num_threads(), most))
 
 
 def window_scores(w: Tensor, base: Tensor, slots: int, alpha: float, beta: float) -> Tensor:

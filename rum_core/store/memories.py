@@ -5,7 +5,8 @@ names the user's hash, how many purchases its memory holds and a fingerprint of 
 proves itself: whoever wrote it, and however that night ended, it may be used where the user's
 history begins with the same purchases, and the rest is replayed from there; a late line in the
 middle makes it void. Only long histories are kept (recommend.memory_from): a short one is replayed
-sooner than a memory is read.
+sooner than a memory is read. A memory that one kind of processor kept and another goes on from may
+differ in its last digits from one that is replayed as a whole.
 The item-level memory is the last K purchases, a slice of the history: nothing is kept of it.
 """
 

@@ -57,7 +57,7 @@ def _forward(positive: Any, negative: Any, counts: Any, whole: Any, loss: Any) -
         others = float(_sum(negative[n], counts[n // each], most))
         ahead = float(most) - float(positive[n])  # of the positive: 0 where none is above it
         above = math.log(others + math.exp(-ahead)) if ahead > 0.0 else math.log1p(others)
-        loss[n] = ahead + above
+        loss[n] = ahead + above + _amiss(negative[n])
         whole[n] = float(most) + above
 
 
@@ -75,6 +75,15 @@ def _backward(
     for n in prange(len(positive)):
         dpositive[n] = given[n] * math.expm1(min(0.0, float(positive[n]) - float(whole[n])))
         _shares(negative[n], counts[n // each], whole[n], given[n], dnegative[n])
+
+
+@njit(cache=True, fastmath={"reassoc"})
+def _amiss(negative: Any) -> Any:
+    """0, or nan where a number is not finite: the other functions are compiled as if all were."""
+    total = np.float32(0.0)
+    for c in range(len(negative)):
+        total += negative[c] * np.float32(0.0)
+    return total
 
 
 @njit(cache=True, fastmath=FAST)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+from datetime import date
 from pathlib import Path
 
 import hypothesis
@@ -15,7 +16,10 @@ from hypothesis import strategies as st
 
 from jobs import ingest, snapshot
 from rum_core.data import delimited, formats, grouping, interactions
+from rum_core.data.catalog import tie_hash
+from rum_core.data.grouping import bucket_of
 from rum_core.data.ledger import LEDGER
+from rum_core.data.snapshots import MANIFESTS, latest_snapshot, load_manifest
 from rum_core.store.layout import Store
 from tests.jobs.conftest import HEADER, NIGHT, Shop
 
@@ -366,23 +370,64 @@ def test_files_night_by_night_and_in_one_go_give_the_same(
     )
 
 
-@pytest.mark.parametrize("amiss", ["same moment", "damaged part", "other night's bucket"])
+@pytest.mark.parametrize("ids", ["u{}", "{}"])  # text, and whole numbers
+def test_every_kind_of_bucket_grows(shop: Shop, monkeypatch: pytest.MonkeyPatch, ids: str) -> None:
+    """One without new rows, one whose first users are new, one with a late line; and a new item."""
+    users = [ids.format(n) for n in range(60)]
+    hashes = tie_hash(pa.array(users if ids != "{}" else list(range(60))))
+    bucket = dict(zip(users, bucket_of(hashes, 3), strict=True))
+    by_bucket = [[u for u in users if bucket[u] == b] for b in range(3)]
+    known = [*by_bucket[0], *by_bucket[2]]
+    old = [(u, f"{n % 7}", T0 + 10 * n) for n, u in enumerate(known * 2)]
+    new = [(by_bucket[2][0], "99", T0 - 5), *((u, "3", T0 + 5000) for u in by_bucket[1])]
+    rows = -(-(len(old) + len(new)) // 3)
+    assert len(old) > 2 * rows  # three buckets then and now
+    monkeypatch.setattr(snapshot, "BUCKET_ROWS", rows)
+    shop.write("1.csv", csv(old))
+    assert shop.night(day="2024-01-30") == 0
+    shop.write("2.csv", csv(new))
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot, "_grouped", None)
+        assert shop.night() == 0
+    name = latest_snapshot(shop.store, date.fromisoformat(NIGHT))
+    grown = load_manifest(shop.store, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot, "_holds", lambda *_: False)
+        shop.store.remove(f"{MANIFESTS}/{name}.json")
+        assert shop.night() == 0
+    assert load_manifest(shop.store, name) == grown  # with the sha256 of every file
+
+
+@pytest.mark.parametrize(
+    "amiss", ["same moment", "another part", "half a part", "another catalogue", "more buckets"]
+)
 def test_where_it_cannot_grow_all_is_grouped_anew(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, amiss: str
 ) -> None:
     shop.write("b.csv", csv([("u", "i1", T0), ("v", "i2", T0)]))
     assert shop.night(day="2024-01-30") == 0
-    if amiss == "damaged part":
-        (part,) = (shop.folder / "store" / "histories").glob("snapshot=*/*.parquet")
-        table = pq.read_table(part, partitioning=None)
-        pq.write_table(table.slice(0, 1), part)
-    if amiss == "other night's bucket":
+    folder = shop.folder / "store"
+    (part,) = (folder / "histories").glob("snapshot=*/*.parquet")
+    (catalog,) = (folder / "catalogs").glob("*.parquet")
+    if amiss == "another part":
+        pq.write_table(pq.read_table(part, partitioning=None).slice(0, 1), part)
+    if amiss == "half a part":
+        part.write_bytes(part.read_bytes()[:200])
+    if amiss == "another catalogue":
+        table = pq.read_table(catalog, partitioning=None)
+        swapped = table.set_column(0, table.schema.field(0), table[0].take([1, 0]))
+        pq.write_table(swapped, catalog)
+    if amiss == "more buckets":
         monkeypatch.setattr(snapshot, "BUCKET_ROWS", 1)
     time = T0 if amiss == "same moment" else T0 + 1
     shop.write("a.csv", csv([("u", "i3", time)]))  # an earlier name than the other's
+    anew = []
+    grouped = snapshot._grouped
+    monkeypatch.setattr(snapshot, "_grouped", lambda *a: anew.append(1) or grouped(*a))
     assert shop.night() == 0
     first = ["i3", "i1"] if amiss == "same moment" else ["i1", "i3"]
     assert shop.items() == {"u": first, "v": ["i2"]}
+    assert anew
 
 
 def test_equal_times_keep_the_order_of_the_source(shop: Shop) -> None:

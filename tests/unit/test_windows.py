@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rum_core.models import memory, windows
+from rum_core.models import memory, rum, windows
 from rum_core.models.windows import TILE, window_scores
+from rum_core.settings import Model
 from rum_core.training import losses
 from rum_core.training.losses import softmax
 from rum_core.training.softmax import sampled_softmax
@@ -30,7 +31,7 @@ def assert_alike(exact: list[Tensor], found: list[Tensor], tolerance: float) -> 
     assert len(exact) == len(found)
     for wanted, mine in zip(exact, found, strict=True):
         assert mine.dtype == torch.float32
-        scale = 1 + wanted.abs().max()
+        scale = 1 + wanted.abs().flatten(0, -2).amax(dim=0)  # of each candidate
         assert ((wanted - mine).abs() / scale).max() < tolerance
 
 
@@ -109,6 +110,33 @@ def test_one_score_for_all_purchases_of_a_customer() -> None:
     torch.testing.assert_close(softmax(positive, negative, counts), exact)
     found = softmax(positive.float(), negative.float(), counts)
     torch.testing.assert_close(found, exact.float())
+
+
+@pytest.mark.parametrize("amiss", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 30, 69])
+def test_a_score_that_is_not_finite_is_not_hidden(amiss: float, place: int) -> None:
+    """Training is ended by a loss that is not finite."""
+    negative = torch.zeros(2, 70)
+    negative[1, place] = amiss
+    loss = softmax(torch.zeros(2), negative, torch.ones(2, 70, dtype=torch.bool))
+    assert torch.isfinite(loss).tolist() == [True, False]
+    for positive in (np.nan, np.inf, -np.inf):
+        loss = softmax(torch.tensor([positive]), torch.zeros(1, 70), torch.ones(1, 70).bool())
+        assert not torch.isfinite(loss).any()
+
+
+def test_item_level_takes_its_kernel_for_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rum, "window_scores", None)  # as if it were not there
+    model = rum.Rum(Model(dim=2, slots=2, transitions=False), 5, 1, seed=0)
+    tokens, real = torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.bool)
+
+    def scores(dtype: torch.dtype) -> None:
+        q, p = model.item.to(dtype), model.user.to(dtype)
+        rum.item_scores(model, q, p, tokens, real, torch.tensor([2, 3]), None)
+
+    scores(torch.float64)
+    with pytest.raises(TypeError):
+        scores(torch.float32)
 
 
 def test_kernels_are_taken_for_float32_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
