@@ -29,7 +29,7 @@ chaos: $(READY)    ## kills at random moments of a night, on one node, on two, a
 paper: $(READY)    ## every model tuned alike on the paper's log, and measured once: many hours; in parts by ARGS
 	@$(BIN)/python -m tests.benchmarks.paper $(ARGS)
 
-bench: $(READY)    ## speed beside rivals and limits: twenty minutes, alone on the machine
+bench: $(READY)    ## speed beside rivals and limits: half an hour, alone on the machine
 	@$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[bench]'
 	@$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 

@@ -131,7 +131,8 @@ def over_users(
     return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         _Reads,
         fn_constructor_args=(store, actor_class, constructor_kwargs),
-        compute=ray.data.ActorPoolStrategy(size=workers),
+        # one block at a time, so that none waits behind another while an actor is still starting
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=_smallest_node() / 2 / workers,

@@ -260,11 +260,10 @@ def _affine(x: Any, weight: Any, bias: Any) -> Any:
     return out
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, parallel=True)
 def _replay(memory: Any, empty: bool, tables: Any, items: Any, offsets: Any) -> None:
     """WRITEs of each user in their order; four at a time, so that a number of M is read and kept
-    once for all four. M (1 - z e) + z a is written M + z (a - M e): two fused operations, the same
-    two wherever a WRITE stands, so that a memory does not depend on the pieces of its replay."""
+    once for all four. Each does the same operations on it as it would alone."""
     z, erase, add = tables
     D = memory.shape[2]
     for u in prange(memory.shape[0]):
@@ -279,17 +278,17 @@ def _replay(memory: Any, empty: bool, tables: Any, items: Any, offsets: Any) -> 
                 m = memory[u, k]
                 z_g, z_h, z_i, z_j = z[g, k], z[h, k], z[i, k], z[j, k]
                 for d in range(D):
-                    x = m[d] + z_g * (a_g[d] - m[d] * e_g[d])
-                    x = x + z_h * (a_h[d] - x * e_h[d])
-                    x = x + z_i * (a_i[d] - x * e_i[d])
-                    m[d] = x + z_j * (a_j[d] - x * e_j[d])
+                    x = m[d] * (1.0 - z_g * e_g[d]) + z_g * a_g[d]
+                    x = x * (1.0 - z_h * e_h[d]) + z_h * a_h[d]
+                    x = x * (1.0 - z_i * e_i[d]) + z_i * a_i[d]
+                    m[d] = x * (1.0 - z_j * e_j[d]) + z_j * a_j[d]
             at += 4
         for purchase in range(at, stop):
             i = items[purchase]
             for k in range(memory.shape[1]):
                 m = memory[u, k]
                 for d in range(D):
-                    m[d] = m[d] + z[i, k] * (add[i, d] - m[d] * erase[i, d])
+                    m[d] = m[d] * (1.0 - z[i, k] * erase[i, d]) + z[i, k] * add[i, d]
 
 
 @njit(cache=True, parallel=True)

@@ -5,8 +5,7 @@ names the user's hash, how many purchases its memory holds and a fingerprint of 
 proves itself: whoever wrote it, and however that night ended, it may be used where the user's
 history begins with the same purchases, and the rest is replayed from there; a late line in the
 middle makes it void. Only long histories are kept (recommend.memory_from): a short one is replayed
-sooner than a memory is read. A memory that one kind of processor kept and another goes on from may
-differ in its last digits from one that is replayed as a whole.
+sooner than a memory is read.
 The item-level memory is the last K purchases, a slice of the history: nothing is kept of it.
 """
 
@@ -23,7 +22,6 @@ ROOT = "memory"
 SUFFIX = ".arrow"
 PART_ROWS = 16_384
 MOST_PARTS = 256
-WRITES = 1  # of how they are computed: another way differs in the last digits, and starts anew
 
 
 class Memories:
@@ -162,7 +160,6 @@ def _prefixes(known: Histories) -> np.ndarray:
     of them within a history stands for the purchases between."""
     place = np.arange(len(known.items)) - np.repeat(known.offsets[:-1], known.lengths)
     mixed = (place.astype(np.uint64) << np.uint64(32)) | known.items.astype(np.uint64)
-    mixed ^= np.uint64(WRITES << 56)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)  # splitmix64
     return np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])

@@ -14,6 +14,7 @@ from tests.e2e.lost_node import NODES, SNAPSHOT
 from tests.e2e.processes import BIN, ROOT
 
 USERS = 40
+SECONDS = 180
 
 
 def test_actors_of_a_lost_node_leave_a_core_for_tasks(tmp_path: Path, env: dict[str, str]) -> None:
@@ -40,6 +41,8 @@ def test_actors_of_a_lost_node_leave_a_core_for_tasks(tmp_path: Path, env: dict[
 
 
 def await_actors(number: int, folder: Path, job: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + SECONDS
     while len(list(folder.glob("actor-*"))) < number:
         assert job.poll() is None, job.communicate()[0]
+        assert time.monotonic() < until, f"no actor {number} in {SECONDS} s"
         time.sleep(0.05)

@@ -1,5 +1,6 @@
 """The table of `make bench`, as markdown, and what has broken."""
 
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -46,8 +47,10 @@ def broken(rows: Sequence[Row]) -> list[str]:
 
 
 def _line(row: Row) -> str:
+    never = math.isinf(row["value"])  # what was waited for did not come
+    value = "never" if never else f"{row['value']:,.0f} {row['unit']}"
     rival = f"{row['rival_value']:,.0f}" if row["rival_value"] else ""
-    ratio = "" if row["ratio"] is None else f"**{row['ratio']:.2f}**"
+    ratio = "" if row["ratio"] is None or never else f"**{row['ratio']:.2f}**"
     goal = "" if row["goal"] is None else f"{row['goal']:g}"
-    cells = [row["what"], f"{row['value']:,.0f} {row['unit']}", row["rival"], rival, ratio, goal]
+    cells = [row["what"], value, row["rival"], rival, ratio, goal]
     return f"| {' | '.join(cells)} |"
