@@ -108,7 +108,7 @@ def _grown(
     dealt = _dealt(new, grouping)
     check_rows(store, sum(d.rows for d in dealt) + former.purchases, ledger)
     table = intact(store, former, former.catalog)
-    hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *(d.users for d in dealt)]))
+    hashes = _users(dealt)
     some = np.unique(bucket_of(hashes, grouping.buckets)).tolist()
     found = over_work(
         lambda bucket: newcomers(grouping, former, bucket), [{"bucket": b} for b in some]
@@ -150,12 +150,17 @@ def _dealt(ledger: Ledger, grouping: Grouping) -> list[Dealt]:
     return over_work(lambda **part: deal(grouping, **part), parts)
 
 
+def _users(dealt: list[Dealt]) -> np.ndarray:
+    """The hashes of all users in dealt rows, ascending (U,) uint64."""
+    return np.unique(np.concatenate([np.zeros(0, np.uint64), *(d.users for d in dealt)]))
+
+
 def _grouped(ledger: Ledger, grouping: Grouping, night: date, content: str) -> Manifest:
     """Write a snapshot's histories and catalogue from all rows."""
     store, buckets = grouping.store, grouping.buckets
     dealt = _dealt(ledger, grouping)
     check_rows(store, sum(d.rows for d in dealt), ledger)
-    hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *(d.users for d in dealt)]))
+    hashes = _users(dealt)
     if not len(hashes):
         raise IngestError(
             f"no purchase up to {night} is left of {ledger.rows:,} lines; check run_date, the time "

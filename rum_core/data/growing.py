@@ -6,7 +6,6 @@ does not say where they belong (a new purchase at the very time of an old one, w
 a history does not know), or the former part is damaged, all is grouped anew.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +26,7 @@ from rum_core.data.grouping import (
 )
 from rum_core.data.histories import one_chunk
 from rum_core.data.snapshots import Manifest, part_path
+from rum_core.store.checksum import digest
 from rum_core.store.layout import Store, StoreError
 
 
@@ -46,7 +46,7 @@ def intact(store: Store, former: Manifest, path: str) -> pa.Table | None:
         content = store.read_bytes(path)
     except StoreError:
         return None
-    if hashlib.sha256(content).hexdigest() != former.parts.get(path, {}).get("sha256"):
+    if digest(content) != former.parts.get(path, {}).get("sha256"):
         return None
     return pq.read_table(pa.BufferReader(content))
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from jobs.spaces import settled
 from rum_core.data.cuts import UserCut
 from rum_core.data.histories import Histories
 from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
 from rum_core.evaluation.figures import strips
 from rum_core.evaluation.significance import bootstrap
 from rum_core.models.memory import attend
-from rum_core.settings import Settings
 from rum_core.store.layout import Store
 from tests.benchmarks.paper.comparison import RESAMPLES
 from tests.benchmarks.paper.contenders import settings_of
@@ -102,7 +102,7 @@ def draw(log: str, folder: Path, out: Path) -> pa.Table:
 
     One row a shown purchase; the figures over all customers are the page's.
     """
-    settings = _with_slots(settings_of(log, "rum-item", 1, folder), SLOTS)
+    settings = settled(settings_of(log, "rum-item", 1, folder), {"model": {"slots": SLOTS}})
     store = Store.open(settings.store)
     snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
     everyone = read_histories(store, snapshot.id)
@@ -157,8 +157,3 @@ def _beside_chance(real: np.ndarray, chance: np.ndarray) -> str:
         for n, pattern in enumerate(PATTERNS)
     ]
     return f"{'; '.join(parts)}; {known.sum():,} customers."
-
-
-def _with_slots(settings: Settings, slots: int) -> Settings:
-    model = settings.model.model_copy(update={"slots": slots})
-    return settings.model_copy(update={"model": model})
