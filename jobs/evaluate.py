@@ -19,7 +19,13 @@ from rum_core.data.cuts import TimeCut, cut_of
 from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError
 from rum_core.evaluation.alphas import alpha_rows
-from rum_core.evaluation.following import PUBLISHED, following_rows, following_values, places
+from rum_core.evaluation.following import (
+    PUBLISHED,
+    following_rows,
+    following_values,
+    known_at,
+    places,
+)
 from rum_core.evaluation.lift import DIFFERENCE, OTHERS, Followed, lift_rows
 from rum_core.evaluation.measure import (
     Measure,
@@ -30,7 +36,7 @@ from rum_core.evaluation.measure import (
     training_counts,
 )
 from rum_core.evaluation.metrics import LABELS, METRICS
-from rum_core.evaluation.protocols import ALL, FOLLOWING, HELD_OUT, LIFT, PAPER
+from rum_core.evaluation.protocols import ALL, FOLLOWING, HELD_OUT, LIFT, PAPER, drawn
 from rum_core.evaluation.report import earlier_nights, evaluations_path
 from rum_core.evaluation.tables import interval, percent
 from rum_core.progress import counting
@@ -92,6 +98,7 @@ def work_key(settings: Settings, model: SavedModel) -> dict[str, Any]:
         "top_n": settings.recommend.top_n,
         "exclude_seen": settings.recommend.exclude_seen,
         "resamples": settings.evaluate.resamples,
+        "users": settings.evaluate.users,
         "alpha_users": settings.evaluate.alpha_users,
         "seed": settings.train.seed,
     }
@@ -125,10 +132,14 @@ def measure(
         "table": table,
         "top_n": top_n,
         "exclude_seen": settings.recommend.exclude_seen,
+        "share": share_of(settings, snapshot.users),
     }
     with ray_session():
         blocks = over_users(store, snapshot.id, Measure, arguments, settings.recommend.workers)
-        tables, more = [], counting(snapshot.users, "customers measured")
+        tables, more = (
+            [],
+            counting(round(arguments["share"] * snapshot.users), "customers measured"),
+        )
         for table in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
             tables.append(table)
             more(len(table))
@@ -156,6 +167,12 @@ def measure(
         "against_popular": {m: {k: row[k] for k in kept[:3]} for m, row in lead.items()},
     }
     return [{**row, "k": top_n} for row in rows], found
+
+
+def share_of(settings: Settings, users: int) -> float:
+    """The share of the customers that are measured."""
+    most = settings.evaluate.users
+    return min(1.0, most / users) if most and users else 1.0
 
 
 def sweep(settings: Settings, store: Store, model: SavedModel) -> list[Row]:
@@ -189,7 +206,9 @@ def following(settings: Settings, store: Store) -> list[Row]:
     if not former or not settings.source.dated:
         return []
     snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
-    histories = read_histories(store, snapshot.id)
+    everyone = read_histories(store, snapshot.id)
+    share = share_of(settings, snapshot.users)
+    histories = everyone.take(np.flatnonzero(drawn(everyone.user_ids, share)))
     rows: list[Row] = []
     nights: list[Followed] = []
     for listed in former:
@@ -200,7 +219,7 @@ def following(settings: Settings, store: Store) -> list[Row]:
         last = min(listed + timedelta(days=settings.evaluate.follow_days), settings.night)
         users, values = following_values(
             histories,
-            snapshot.catalog,
+            known_at(everyone, snapshot.catalog, listed),
             lists,
             listed=listed,
             until=last,

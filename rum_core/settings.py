@@ -508,6 +508,14 @@ class Rules(Section):
 class Evaluate(Section):
     """How the model is measured."""
 
+    users: int = Field(
+        100_000,
+        ge=0,
+        le=1_000_000_000,
+        description="about how many customers of a larger shop are measured, drawn by a hash of "
+        "their id, the same ones every night: the hit rate of 100,000 is known to 0.3 points; 0: "
+        "everyone",
+    )
     resamples: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples over users")
     follow_days: int = Field(
         7, ge=1, le=365, description="days after a published list in which purchases count for it"

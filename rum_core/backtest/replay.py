@@ -15,7 +15,7 @@ from rum_core import schema
 from rum_core.data.cuts import TimeCut
 from rum_core.data.histories import Histories
 from rum_core.data.snapshots import Snapshot
-from rum_core.evaluation.following import PUBLISHED, following_values
+from rum_core.evaluation.following import PUBLISHED, following_values, known_at
 from rum_core.evaluation.metrics import METRICS, Floats
 from rum_core.evaluation.protocols import bought_between, end_of
 from rum_core.ranking.ranking import POPULAR, Ranker
@@ -53,7 +53,7 @@ def replay(
         rank_seconds = time.monotonic() - began
         users, values = following_values(
             everyone,
-            snapshot.catalog,
+            known_at(everyone, snapshot.catalog, night),
             lists,
             listed=night,
             until=night + timedelta(days=settings.evaluate.follow_days),

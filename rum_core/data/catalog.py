@@ -32,6 +32,12 @@ def hash_ids(ids: pa.Array | pa.ChunkedArray, key: str) -> np.ndarray:
     return pd.util.hash_array(text.astype(object), hash_key=key, categorize=False)
 
 
+def place_of(ids: pa.Array | pa.ChunkedArray, key: str) -> np.ndarray:
+    """A fixed place of ids (N,) float64 in [0, 1), even over them: those below a share are a draw
+    of that share, and a larger share takes in more and lets none go."""
+    return np.asarray((hash_ids(ids, key) >> np.uint64(11)) * 2.0**-53)
+
+
 @dataclass(frozen=True)
 class Catalog:
     """I items; an item's index is its row. `hashes` break ties of score, smallest first."""

@@ -33,6 +33,11 @@ def following_rows(
     return [{**plain, "model": name, **row} for name, rows in found.items() for row in rows]
 
 
+def known_at(everyone: Histories, catalog: Catalog, listed: date) -> Catalog:
+    """The catalogue with the purchases that were made up to the end of the night `listed`."""
+    return catalog.counting(everyone.items[everyone.times < end_of(listed)])
+
+
 def following_values(
     histories: Histories,
     catalog: Catalog,
@@ -46,8 +51,9 @@ def following_values(
     """The customers who count (U,), rows of `histories`, and METRICS (U, 6) of their lists of the
     night `listed` (user_id, rank, item_id) and of MostPopular's, which are as long, to N places.
 
-    `histories` and `catalog` are of a snapshot of `until` or later. Customers count who had a list
-    and then bought, up to `until`, an item that it could have held.
+    `histories` are of those who are measured, in a snapshot of `until` or later; `catalog` is its
+    catalogue with the purchases of `known_at`. Customers count who had a list and
+    then bought, up to `until`, an item that it could have held.
     """
     n = places(lists, top_n)
     lists = lists.filter(pc.less_equal(lists[schema.RANK], n))
@@ -62,8 +68,8 @@ def following_values(
     before, targets = followed(histories.take(users), listed, until, exclude_seen=exclude_seen)
     counting = np.flatnonzero(targets.lengths > 0)
     if len(counting) == 0:
-        nobody = np.zeros((0, len(METRICS)))
-        return counting, {PUBLISHED: nobody, POPULAR: nobody}
+        nothing = np.zeros((0, len(METRICS)))
+        return counting, {PUBLISHED: nothing, POPULAR: nothing}
     users, before, targets = users[counting], before.take(counting), targets.take(counting)
     row = np.full(len(histories) + 1, -1, dtype=np.int64)  # one more, for owner -1
     row[users] = np.arange(len(users))
@@ -71,9 +77,8 @@ def following_values(
     published = np.full((len(users), n), -1, dtype=np.int32)
     place = lists[schema.RANK].to_numpy()[mine] - 1
     published[row[owner[mine]], place] = catalog.index_of(lists[schema.ITEM_ID])[mine]
-    counts = np.bincount(histories.items[histories.times < end_of(listed)], minlength=len(catalog))
-    known = Catalog(catalog.ids, counts.astype(np.int64), catalog.hashes)
-    model = SavedModel(POPULAR, {"model": POPULAR}, {}, known, histories.user_ids.slice(0, 0), {})
+    nobody = histories.user_ids.slice(0, 0)
+    model = SavedModel(POPULAR, {"model": POPULAR}, {}, catalog, nobody, {})
     popular = rank(model, before, top_n=n, exclude_seen=exclude_seen).items
     own = np.bincount(row[owner[mine]], minlength=len(users))  # a segment's lists may be shorter
     popular = np.where(np.arange(n) < own[:, None], popular, -1)

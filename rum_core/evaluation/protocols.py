@@ -12,7 +12,9 @@ from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from rum_core.data.catalog import place_of
 from rum_core.data.cuts import Cut, TimeCut
 from rum_core.data.histories import Histories
 
@@ -24,6 +26,7 @@ LIFT = "lift"
 ALPHA = "alpha"
 ALL = "all"
 NEW_USERS = "new users"
+_DRAW = "who is measured."  # of the hash that draws them, 16 bytes
 _LENGTHS = ((5, "up to 5 purchases"), (10, "6-10 purchases"), (20, "11-20 purchases"))
 _LONGEST = "over 20 purchases"
 SEGMENTS = (ALL, *(name for _, name in _LENGTHS), _LONGEST, NEW_USERS)
@@ -70,6 +73,13 @@ def held_out_split(histories: Histories, *, cut: Cut, new: Bools, exclude_seen: 
     targets = distinct(after, seen=train if exclude_seen else None)
     users = np.flatnonzero((targets.lengths > 0) & (train.lengths > 0))
     return Split(users, train.take(users), targets.take(users), new[users])
+
+
+def drawn(user_ids: pa.Array | pa.ChunkedArray, share: float) -> Bools:
+    """Which customers (U,) are measured, where that is a share of all."""
+    if share >= 1:
+        return np.ones(len(user_ids), dtype=np.bool_)
+    return np.asarray(place_of(user_ids, _DRAW) < share, dtype=np.bool_)
 
 
 def end_of(day: date) -> int:

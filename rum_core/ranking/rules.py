@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from rum_core.data.boosts import read_boosts
 from rum_core.data.candidates import DENY, read_candidates
-from rum_core.data.catalog import Catalog, hash_ids
+from rum_core.data.catalog import Catalog, hash_ids, place_of
 from rum_core.data.items import BRAND, CATEGORY, ITEMS, read_items
 from rum_core.data.segments import Sizes, read_sizes
 from rum_core.data.sheets import SheetError
@@ -74,13 +74,11 @@ class Rules:
         return top_n if self.sizes is None else int(self.sizes.wanted.max(initial=top_n))
 
     def held_out(self, user_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-        """Which customers are held out (U,) bool: by a hash of their id, under the group's name. A
-        larger share takes in more of them and lets none go."""
+        """Which customers are held out (U,) bool: by a hash of their id, under the group's name."""
         if not self.holdout:
             return np.zeros(len(user_ids), dtype=bool)
         key = hashlib.sha256(self.holdout_name.encode()).hexdigest()[:16]
-        place = (hash_ids(user_ids, key) >> np.uint64(11)) * 2.0**-53  # in [0, 1)
-        return np.asarray(place < self.holdout)
+        return np.asarray(place_of(user_ids, key) < self.holdout)
 
     def key(self) -> dict[str, Any]:
         """What stands for each rule in use but the denied items, where two nights are compared."""

@@ -11,7 +11,7 @@ import pytest
 from rum_core import schema
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
-from rum_core.evaluation.following import following_rows, following_values, places
+from rum_core.evaluation.following import following_rows, following_values, known_at, places
 from rum_core.evaluation.measure import (
     Measure,
     Measured,
@@ -21,7 +21,7 @@ from rum_core.evaluation.measure import (
     new_users,
     training_counts,
 )
-from rum_core.evaluation.protocols import end_of
+from rum_core.evaluation.protocols import drawn, end_of
 from rum_core.ranking.ranking import rank
 from rum_core.store.checkpoint import SavedModel, save_model
 from rum_core.store.layout import Store
@@ -80,6 +80,24 @@ def test_any_split_into_blocks_gives_the_same_rows(tmp_path: Path) -> None:
     whole = rows_of(measured(store, model, catalog, [table]), model)
     parts = [table.slice(25), table.slice(0, 0), table.slice(7, 18), table.slice(0, 7)]
     assert rows_of(measured(store, model, catalog, parts), model) == whole
+
+
+def test_a_draw_measures_its_customers_as_they_are_measured_among_all(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    catalog, table = shop(1)
+    model = trained(catalog, table)
+    save_model(store, model)
+    who = [drawn(table["user_id"], share) for share in (0.3, 0.6, 1.0)]
+    assert 0 < who[0].sum() < who[1].sum() < who[2].sum() == USERS
+    assert not (who[0] & ~who[1]).any()
+    index = model.catalog.index_of(catalog.ids)
+    counts = training_counts(model, Histories.from_table(table), index)
+    everyone = Measure(store, "m1", counts, index, top_n=N, exclude_seen=True)
+    for share, mine in zip((0.3, 0.6), who, strict=False):
+        some = Measure(store, "m1", counts, index, top_n=N, exclude_seen=True, share=share)
+        expected = everyone(table.filter(pa.array(mine)))
+        assert 0 < len(expected) < len(everyone(table))
+        assert some(table).equals(expected)
 
 
 def test_figures_agree_with_a_loop_over_users(tmp_path: Path) -> None:
@@ -200,7 +218,8 @@ def test_earlier_lists_by_hand() -> None:
 
     def measured(lists: pa.Table, *, listed: date, top_n: int) -> list[Row]:
         asked = {"listed": listed, "until": until, "top_n": top_n, "exclude_seen": True}
-        _, values = following_values(histories, catalog, lists, **asked)
+        known = known_at(histories, catalog, listed)
+        _, values = following_values(histories, known, lists, **asked)
         k = places(lists, top_n)
         return following_rows(values, listed=listed, k=k, resamples=100, seed=0)
 

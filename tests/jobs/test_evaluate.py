@@ -1,0 +1,45 @@
+"""A large shop is measured on a draw of its customers, the same ones in every protocol."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import evaluate
+from rum_core.data.snapshots import load_snapshot, user_ids
+from rum_core.evaluation.protocols import FOLLOWING, HELD_OUT, drawn
+from rum_core.evaluation.report import evaluations_path
+from rum_core.settings import Settings
+from rum_core.store.layout import read_record
+from tests.jobs.nights import NIGHTS, Nights
+
+
+def of_users(settings: Settings, users: int) -> Settings:
+    some = settings.evaluate.model_copy(update={"users": users})
+    return settings.model_copy(update={"evaluate": some})
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_draw_of_the_customers_is_measured_anew_where_its_size_changes(tmp_path: Path) -> None:
+    shop = Nights(tmp_path)
+    shop.night(NIGHTS[0], "first")
+    shop.night(NIGHTS[1])
+    settings = shop.settings(NIGHTS[1])
+    ingested = read_record(shop.store, settings.night, "ingest") or {}
+    snapshot = load_snapshot(shop.store, ingested["snapshot"])
+    found: dict[int, list[Any]] = {}
+    for users in (100_000, 9, 9, 0):
+        evaluate.evaluate(of_users(settings, users), shop.store)
+        rows = shop.store.read_table(evaluations_path(settings.night)).to_pylist()
+        record = read_record(shop.store, settings.night, "evaluate") or {}
+        measured = {r["protocol"]: r["users"] for r in rows if r["metric"] == "hit_rate"}
+        found.setdefault(users, []).append((rows, record["users"], record["reused"], measured))
+    everyone, first, again, also = (each for runs in found.values() for each in runs)
+    most = int(drawn(user_ids(shop.store, snapshot), 9 / snapshot.users).sum())
+    assert 0 < first[1] <= most < everyone[1] == also[1]
+    for protocol in (FOLLOWING, HELD_OUT["user"]):
+        assert 0 < first[3][protocol] <= most, protocol
+        assert first[3][protocol] < everyone[3][protocol], protocol
+    assert (first[2], again[2], also[2]) == (False, True, False)
+    assert again[0] == first[0]
+    assert also[0] == everyone[0]
