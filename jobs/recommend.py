@@ -40,6 +40,7 @@ from rum_core.store.staged import count, is_whole, rows_in, ruled, without_list
 
 log = logging.getLogger("rum")
 
+DEVICES = {"cpu": None, "gpu": "cuda"}  # of torch
 REPLAYED = ("users_replayed", "users_continued", "purchases_replayed")
 ABOUT = "Rank the whole catalogue for every customer and stage tonight's lists."
 
@@ -60,8 +61,9 @@ class Recommend:
         memory_from: int,
         counts: str,
         rules: Rules,
+        device: str,
     ) -> None:
-        self.ranker = Ranker(load_model(store, model_id), rules)
+        self.ranker = Ranker(load_model(store, model_id), rules, DEVICES[device])
         self.store, self.counts = store, counts
         self.memories = None
         if isinstance(self.ranker.scorer, FeatureLevel):
@@ -163,6 +165,7 @@ def recommend(settings: Settings, store: Store) -> None:
         "candidates": candidates,
         "memory_from": chosen.memory_from,
         "rules": rules,
+        "device": chosen.device,
         **asked,
     }
     staged = store.new_staging()
@@ -264,7 +267,15 @@ def stage(
     staged: str,
 ) -> None:
     """Write the lists of the users there is work for."""
-    lists = over_users(store, snapshot_id, Recommend, arguments, workers, files=found.files)
+    lists = over_users(
+        store,
+        snapshot_id,
+        Recommend,
+        arguments,
+        workers,
+        files=found.files,
+        device=arguments["device"],
+    )
     try:
         with watching(_ranked(store, staged, found.active, arguments["top_n"])):
             lists.write_parquet(

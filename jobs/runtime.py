@@ -108,16 +108,24 @@ def over_users(
     constructor_kwargs: dict[str, Any],
     workers: int,
     files: list[str] | None = None,
+    device: str = "cpu",
 ) -> ray.data.Dataset:
     """Every user of a snapshot once, through a pool of actors: the one way over the users.
 
-    `actor_class(**constructor_kwargs)` is made once in each of `workers` actors (0: one a core) and
-    called with arrow tables of schema.histories rows, of any number and in any order. `files`: only
-    the users in these parts. Lazy: the work is done when the result is written, with WRITE_ARGS, or
-    iterated. StoreError if the snapshot is not there.
+    `actor_class(**constructor_kwargs)` is made once in each of `workers` actors (0: one a core, or
+    one a GPU where that is the device) and called with arrow tables of schema.histories rows, of
+    any number and in any order. `files`: only the users in these parts. Lazy: the work is done when
+    the result is written, with WRITE_ARGS, or iterated. StoreError if the snapshot is not there,
+    RumError if there are fewer GPUs than actors.
     """
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    workers = workers or cores
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if device == "gpu" else 0
+    if device == "gpu" and gpus < max(1, workers):
+        raise RumError(
+            f"recommend.device = gpu, but Ray has {gpus} for {max(1, workers)} actors: use cpu, or "
+            "fewer recommend.workers"
+        )
+    workers = workers or gpus or cores
     folder = f"histories/snapshot={snapshot_id}"
     if files is None:
         files = [file for file in store.files(folder) if file.endswith(".parquet")]
@@ -135,6 +143,7 @@ def over_users(
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         batch_size=None,
         batch_format="pyarrow",
+        num_gpus=int(device == "gpu"),
         num_cpus=_smallest_node() / 2 / workers,
         runtime_env={"env_vars": dict.fromkeys(THREAD_LIMITS, threads)},
     )

@@ -444,6 +444,11 @@ class Recommend(Section):
         description="feature level: purchases from which a customer's memory is kept for the next "
         "night; a shorter history is replayed from its start",
     )
+    device: Literal["cpu", "gpu"] = Field(
+        "cpu",
+        description="gpu: actors rank by the kernels for GPUs; the lists are the same. They were "
+        "tested in Triton's interpreter, never yet on a card",
+    )
     workers: int = Field(
         0, ge=0, le=4096, description="Ray actors that replay and rank; 0: one a core or GPU"
     )

@@ -51,6 +51,7 @@ def over_users(
     arguments: dict[str, Any],
     workers: int,
     files: list[str] | None = None,
+    device: str = "cpu",
 ) -> Blocks:
     files = load_snapshot(store, snapshot).files if files is None else files
     return Blocks(store, files, actor(**arguments))

@@ -7,7 +7,8 @@ tile, L purchases. Beside it: `reference.py`.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit, prange
@@ -16,6 +17,9 @@ from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons
 from rum_core.ranking.select import exact_top, keep_products
 from rum_core.store.checkpoint import SavedModel
+
+if TYPE_CHECKING:
+    from rum_core.ranking.card import Products
 
 TILE = 4096  # candidates at once
 EPSILON = 1e-5  # of the layer norms of sasrec
@@ -36,6 +40,11 @@ class Dense:
         self.norms = np.sqrt((self.v64**2).sum(axis=1))  # (I,)
         self.bias = item_bias(model)
         self.tie_rank = model.catalog.tie_rank
+        self.card: Products | None = None
+
+    def use(self, device: str) -> None:
+        """`OnDevice.use`."""
+        self.card = resolve_name("rum_core.ranking.card:Products")(device, self.v, self.bias)
 
     def lists(
         self, block: Block, top_n: int, because: int
@@ -58,10 +67,11 @@ class _Products:
 
     def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m = self.model
+        length = np.sqrt((self.h**2).sum(axis=1))
         with np.errstate(over="ignore"):
             left = self.h.astype(np.float32)
-        length = np.sqrt((self.h**2).sum(axis=1))
-        return keep_products(left, length, m.norms, m.bias, m.columns, TILE, self.block, most)
+        of_items = (length, m.norms, m.bias, m.columns, TILE)
+        return keep_products(left, *of_items, self.block, most, m.card)
 
     def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         return np.asarray(_exact(users, items, self.h, self.model.v64, self.model.bias))

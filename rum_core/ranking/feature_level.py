@@ -8,7 +8,8 @@ dimensions, and whole scores are made of those candidates alone that these do no
 """
 
 from dataclasses import dataclass
-from typing import Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit, prange
@@ -30,6 +31,9 @@ from rum_core.ranking.select import (
 from rum_core.ranking.truncated import Truncation, pays_after
 from rum_core.store.checkpoint import SavedModel
 from rum_core.store.memories import Memories
+
+if TYPE_CHECKING:
+    from rum_core.ranking.card import Products
 
 TILE = 1024  # candidates at once
 SAMPLE = 4096  # users that a truncation is made from, at most
@@ -88,10 +92,17 @@ class FeatureLevel:
         self.norms = np.sqrt(lengths)  # (I,) of [q, vec(z (x) q)]
         self.tie_rank = model.catalog.tie_rank
         self.memories: Memories | None = None  # kept of earlier nights
+        self.card: Products | None = None
         self.truncation: Truncation | None = None
         self.tried, self.ranked = False, 0
         memory = self.z.shape[1] * self.q.shape[1]
         self.block_users = max(1, min(16_384, 16_000_000 // memory))
+
+    def use(self, device: str) -> None:
+        """`OnDevice.use`."""
+        self.card = resolve_name("rum_core.ranking.card:Products")(
+            device, self.q, self.bias, self.z
+        )
 
     def lists(
         self, block: Block, top_n: int, because: int
@@ -140,12 +151,13 @@ class _Memory:
         flat = m.alpha * self.memory.reshape(len(self.block), -1)  # (U, K D)
         left = np.concatenate([self.p64, flat], axis=1)
         length = np.sqrt((left**2).sum(axis=1))
-        truncation = m.truncation_for(left, most)
+        truncation = None if m.card else m.truncation_for(left, most)
         if truncation is not None:
             return self._keep_truncated(left, length, truncation, most)
         with np.errstate(over="ignore"):
             left = left.astype(np.float32)
-        return keep_products(left, length, m.norms, m.bias, m.columns, TILE, self.block, most)
+        of_items = (length, m.norms, m.bias, m.columns, TILE)
+        return keep_products(left, *of_items, self.block, most, m.card)
 
     def _keep_truncated(
         self, left: np.ndarray, length: np.ndarray, truncation: Truncation, most: int

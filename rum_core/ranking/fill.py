@@ -6,7 +6,7 @@ that is full is the one of the whole order. Customers whose list is not full are
 deeper, until it is or their order has ended. U users, N list length, R rules that bound a group.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numba import njit
@@ -29,6 +29,15 @@ class Scorer(Protocol):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Items (U, N), -1 at the end where a user has no more candidates, scores (U, N),
         because_items (U, N, B), because_weights (U, N, B)."""
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """A scorer whose first pass can be made by a GPU."""
+
+    def use(self, device: str) -> None:
+        """Make it on this device of torch from now on; the lists are the same. Its kernels are
+        loaded here and not before: they need Triton."""
 
 
 Lists = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # as Scorer.lists gives them

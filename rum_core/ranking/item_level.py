@@ -10,7 +10,8 @@ users, K slots, D dimensions, R items in the block's memories, T candidates a ti
 """
 
 import math
-from typing import Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit, prange
@@ -22,6 +23,7 @@ from rum_core.ranking.block import Block, no_reasons
 from rum_core.ranking.counted import NO_ROWS, Counted, counted_sum
 from rum_core.ranking.select import (
     LARGEST,
+    MOST,
     ROUNDING,
     STEP,
     WIDE,
@@ -32,6 +34,9 @@ from rum_core.ranking.select import (
     replace_least,
 )
 from rum_core.store.checkpoint import SavedModel
+
+if TYPE_CHECKING:
+    from rum_core.ranking.card import Attention
 
 BLOCK = 65_536  # users at once
 HELD = 2**19  # R at most: some kilobytes each
@@ -60,6 +65,13 @@ class ItemLevel:
         self.alpha = float(model.config["alpha"])
         self.beta = float(model.config["beta"])
         self.tie_rank = model.catalog.tie_rank
+        self.card: Attention | None = None
+
+    def use(self, device: str) -> None:
+        """`OnDevice.use`."""
+        self.card = resolve_name("rum_core.ranking.card:Attention")(
+            device, self.q, self.bias, alpha=self.alpha, beta=self.beta, counted=self.counted
+        )
 
     def lists(
         self, block: Block, top_n: int, because: int
@@ -92,9 +104,12 @@ class _Memory:
 
     def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m, block = self.model, self.block
-        bound = self._bound()
+        on_card = m.card is not None and most <= MOST
+        bound = self._bound(on_card)
         if not np.isfinite(bound).all():
             return nothing_kept(len(block), most, bound)
+        if m.card is not None and on_card:
+            return *m.card.keep(self.p, self.slots, self.offsets, block, most), bound
         scores, items = empty_heaps(len(block), most)
         held = np.flatnonzero(np.bincount(self.slots, minlength=len(m.q)))
         row = (np.cumsum(np.bincount(held, minlength=len(m.q))) - 1)[self.slots]
@@ -126,11 +141,12 @@ class _Memory:
                 )
         return items, scores, bound
 
-    def _bound(self) -> np.ndarray:
+    def _bound(self, on_card: bool) -> np.ndarray:
         """How far a score may be above the rough one, which allows for bfloat16 already, (U,): the
         rounding of dot products (gamma_n |x| |y|), of the exponent and of the sums, each at its
         worst, and what is lost of numbers too small for float32 or bfloat16 where `LOWEST` lets
-        them in."""
+        them in. On a card the softmax is made as its slots come, which rounds each term once more
+        a slot, and exp and log are off by 2^-22."""
         m = self.model
         gamma = (m.q.shape[1] + 2) * ROUNDING
         largest = m.norms[self.block.candidates].max()
@@ -141,6 +157,8 @@ class _Memory:
         w = held * largest
         base = np.sqrt((self.p64**2).sum(axis=1)) * largest
         exponent = m.beta * w * (gamma + 3 * ROUNDING) + 100 * ROUNDING
+        if on_card:
+            exponent = 2 * exponent + 16 * m.slots * ROUNDING
         with np.errstate(over="ignore"):
             relative = np.expm1(exponent) + (m.slots + 16) * ROUNDING
         read = w * (1.25 * gamma + 2.5 * relative)
@@ -150,6 +168,8 @@ class _Memory:
         if m.counted:
             largest_y = largest_y + m.counted.most(m.slots)
             counted = m.counted.error(m.slots)
+            if on_card:
+                counted += 16 * ROUNDING * (m.counted.mixture[0] + m.counted.most(m.slots))
         tiny = (m.alpha * (m.slots + 1) * 2.0**-133 + 2.0**-146) / LOWEST
         bound = counted + base * gamma + m.alpha * read + 32 * ROUNDING * largest_y + tiny
         too_large = np.maximum(largest_y, m.beta * w) > LARGEST

@@ -17,7 +17,7 @@ from rum_core.errors import RumError
 from rum_core.models.popularity import MostPopular
 from rum_core.models.registry import MODELS, ranked_by
 from rum_core.ranking.block import Block
-from rum_core.ranking.fill import Lists, Scorer, fill
+from rum_core.ranking.fill import Lists, OnDevice, Scorer, fill
 from rum_core.ranking.rules import HOLDOUT, Rules
 from rum_core.store.checkpoint import SavedModel
 
@@ -61,9 +61,12 @@ def by_level(model: SavedModel) -> Scorer:
 
 
 class Ranker:
-    """A model made ready to rank. Raises RankError for a model that nothing can be ranked by."""
+    """A model made ready to rank, on a GPU where `device` of torch is one and the model has kernels
+    for it. Raises RankError for a model that nothing can be ranked by."""
 
-    def __init__(self, model: SavedModel, rules: Rules | None = None) -> None:
+    def __init__(
+        self, model: SavedModel, rules: Rules | None = None, device: str | None = None
+    ) -> None:
         self.rules = rules or Rules.none(len(model.catalog))
         self.model = replace(model, boost=self.rules.boost)
         self.name = str(model.config.get("model"))
@@ -79,6 +82,8 @@ class Ranker:
                     "diverged): train again with a smaller train.learning_rate"
                 )
         self.scorer: Scorer = ranked_by(self.name)(self.model)
+        if device and isinstance(self.scorer, OnDevice):
+            self.scorer.use(device)
         self.popular = MostPopular.of(self.model)
         self.users = pd.Index(_values(model.users))
 

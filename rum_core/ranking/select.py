@@ -7,17 +7,21 @@ in float64. So a list never depends on batches, tiles or threads, ties included.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numba import njit, prange
 
 from rum_core.ranking.block import Block
 
+if TYPE_CHECKING:
+    from rum_core.ranking.card import Products
+
 MARGIN = 11  # candidates kept beyond N
 DEEPER = 128  # where those were not enough
 AHEAD = 2  # beyond N that are scored exactly before it is known what else has to be
 WIDE = 2_000_000  # (user, item) pairs scored at once in float64
+MOST = 256  # kept candidates a user, at most, where a GPU ranks: it holds them in registers
 STEP = 16
 RUN = 1024  # users of a product at once
 ROUNDING = 2.0**-24  # unit roundoff of float32
@@ -134,12 +138,16 @@ def keep_products(
     tile: int,
     block: Block,
     most: int,
+    card: "Products | None",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`Level.keep` of scores left . v_i + b_i: left (U, W) float32 of these lengths (U,), v_i of
-    `norms` (I,), bias (I,); columns: v (W, T) float32 of the items of a tile (T,)."""
+    `norms` (I,), bias (I,); columns: v (W, T) float32 of the items of a tile (T,), which a card
+    has in its own way."""
     bound = score_bound(left.shape[1], length, float(norms[block.candidates].max()), bias)
     if not np.isfinite(bound).all():
         return nothing_kept(len(block), most, bound)
+    if card is not None and most <= MOST:
+        return *card.keep(left, block, most), bound
     scores, items = empty_heaps(len(block), most)
     seen = (block.seen, block.seen_offsets)
     for start in range(0, len(block.candidates), tile):

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.runtime import _size, blocks_of
+from jobs.runtime import _size, blocks_of, over_users
 from rum_core import schema
+from rum_core.errors import RumError
 from rum_core.store.layout import Store
 
 
@@ -25,6 +26,16 @@ def test_blocks_hold_every_row_once_and_are_full(rows: list[int], most: int) -> 
     sizes = [sum(span["rows"] for span in block["spans"]) for block in blocks]
     assert all(size == most for size in sizes[:-1])
     assert 0 < sizes[-1] <= most or sizes == [0]
+
+
+@pytest.mark.parametrize(("gpus", "workers"), [(0, 0), (0, 1), (2, 3)])
+def test_more_actors_than_gpus_are_refused(
+    gpus: int, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0, "GPU": float(gpus)})
+    store = Store.open(str(tmp_path))
+    with pytest.raises(RumError, match=rf"^recommend.device = gpu, but Ray has {gpus} for"):
+        over_users(store, "any", dict, {}, workers, device="gpu")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("group", [2, 100])

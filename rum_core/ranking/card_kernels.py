@@ -1,0 +1,136 @@
+"""Scores and the best of them in one pass on a GPU: nothing of users x items leaves the chip.
+
+A program ranks BU users: tile after tile of BI candidates is scored and what beats a user's least
+kept score takes its place, unless he may not get it. Scores are float32 sums of float32 products.
+`select.keep_products` and `item_level.py` say the same for a CPU; `reference.py` is for reading.
+U users, C candidates, K slots, D dimensions; DP and KEEP are powers of two.
+"""
+
+import triton
+import triton.language as tl
+
+NOTHING = tl.constexpr(float("-inf"))
+LEAST = tl.constexpr(-3.0e38)  # below all exponents; its differences are numbers
+
+
+@triton.jit
+def products(
+    left, q, z, bias, candidates, seen, seen_offsets, heap_scores, heap_items,
+    U, C, K, D, steps,
+    DP: tl.constexpr, KEEP: tl.constexpr, BU: tl.constexpr, BI: tl.constexpr,
+):  # fmt: skip
+    """p . q_i + sum_k z_ik m_k . q_i + b_i of left [p, m_1, ...] (U, D + K D), q (I, D) and z (I,
+    K); of no memory where K = 0."""
+    users = tl.program_id(0) * BU + tl.arange(0, BU)
+    d = tl.arange(0, DP)
+    real = users < U
+    inside = real[:, None] & (d[None, :] < D)
+    row = left + users[:, None].to(tl.int64) * (D + K * D) + d[None, :]
+    base = tl.load(row, mask=inside, other=0.0)
+    places = users[:, None].to(tl.int64) * KEEP + tl.arange(0, KEEP)[None, :]
+    scores = tl.load(heap_scores + places, mask=real[:, None], other=float("inf"))
+    items = tl.load(heap_items + places, mask=real[:, None], other=-1)
+    first = tl.load(seen_offsets + users, mask=real, other=0)
+    last = tl.load(seen_offsets + users + 1, mask=real, other=0)
+    for start in range(0, C, BI):
+        at = start + tl.arange(0, BI)
+        tile = tl.load(candidates + at, mask=at < C, other=0)
+        there = (at < C)[None, :] & (d[:, None] < D)
+        q_tile = tl.load(q + tile[None, :].to(tl.int64) * D + d[:, None], mask=there, other=0.0)
+        found = tl.dot(base, q_tile, input_precision="ieee")
+        for k in range(K):
+            m = tl.load(row + (k + 1) * D, mask=inside, other=0.0)
+            z_tile = tl.load(z + tile.to(tl.int64) * K + k, mask=at < C, other=0.0)
+            found += z_tile[None, :] * tl.dot(m, q_tile, input_precision="ieee")
+        found += tl.load(bias + tile, mask=at < C, other=0.0)[None, :]
+        found = tl.where((at < C)[None, :] & real[:, None], found, NOTHING)
+        scores, items = _keep(found, tile, scores, items, seen, first, last, steps, KEEP, BI)
+    tl.store(heap_scores + places, scores, mask=real[:, None])
+    tl.store(heap_items + places, items, mask=real[:, None])
+
+
+@triton.jit
+def attention(
+    p, slots, q, bias, counted, candidates, seen, seen_offsets, heap_scores, heap_items,
+    alpha, beta, weight, scale, U, C, K, D, steps,
+    COUNTS: tl.constexpr, DP: tl.constexpr, KEEP: tl.constexpr, BU: tl.constexpr,
+    BI: tl.constexpr,
+):  # fmt: skip
+    """p . q_i + alpha sum_k softmax_k(beta w_k) w_k + b_i with w_k = q_i . q of slots (U, K), -1
+    where a slot is empty; and weight log(1 + scale s) of counted s (U, C), where COUNTS.
+
+    The softmax is made as its slots come: r and e are sums of w exp(beta w - g) and of
+    exp(beta w - g), g the largest exponent so far.
+    """
+    users = tl.program_id(0) * BU + tl.arange(0, BU)
+    d = tl.arange(0, DP)
+    real = users < U
+    inside = real[:, None] & (d[None, :] < D)
+    base = tl.load(p + users[:, None] * D + d[None, :], mask=inside, other=0.0)
+    places = users[:, None].to(tl.int64) * KEEP + tl.arange(0, KEEP)[None, :]
+    scores = tl.load(heap_scores + places, mask=real[:, None], other=float("inf"))
+    items = tl.load(heap_items + places, mask=real[:, None], other=-1)
+    first = tl.load(seen_offsets + users, mask=real, other=0)
+    last = tl.load(seen_offsets + users + 1, mask=real, other=0)
+    for start in range(0, C, BI):
+        at = start + tl.arange(0, BI)
+        tile = tl.load(candidates + at, mask=at < C, other=0)
+        there = (at < C)[None, :] & (d[:, None] < D)
+        q_tile = tl.load(q + tile[None, :].to(tl.int64) * D + d[:, None], mask=there, other=0.0)
+        g = tl.full((BU, BI), LEAST, tl.float32)
+        e = tl.zeros((BU, BI), tl.float32)
+        r = tl.zeros((BU, BI), tl.float32)
+        for k in range(K):
+            slot = tl.load(slots + users * K + k, mask=real, other=-1)
+            held = inside & (slot >= 0)[:, None]
+            row = tl.load(q + slot[:, None].to(tl.int64) * D + d[None, :], mask=held, other=0.0)
+            w = tl.dot(row, q_tile, input_precision="ieee")
+            larger = tl.maximum(g, beta * w)
+            grown = tl.where((slot >= 0)[:, None], larger, g)
+            before = tl.exp(g - grown)
+            now = tl.where((slot >= 0)[:, None], tl.exp(beta * w - larger), 0.0)
+            e = e * before + now
+            r = r * before + now * w
+            g = grown
+        found = tl.dot(base, q_tile, input_precision="ieee")
+        found += alpha * (r / tl.where(e > 0.0, e, 1.0))
+        found += tl.load(bias + tile, mask=at < C, other=0.0)[None, :]
+        if COUNTS:
+            known = real[:, None] & (at < C)[None, :]
+            s = counted + users[:, None].to(tl.int64) * C + at[None, :]
+            found += weight * tl.log(1.0 + scale * tl.load(s, mask=known, other=0.0))
+        found = tl.where((at < C)[None, :] & real[:, None], found, NOTHING)
+        scores, items = _keep(found, tile, scores, items, seen, first, last, steps, KEEP, BI)
+    tl.store(heap_scores + places, scores, mask=real[:, None])
+    tl.store(heap_items + places, items, mask=real[:, None])
+
+
+@triton.jit
+def _keep(
+    found, tile, scores, items, seen, first, last, steps, KEEP: tl.constexpr, BI: tl.constexpr
+):  # fmt: skip
+    """Put those of `found` (BU, BI) that beat the least of scores (BU, KEEP), and are not among
+    seen[first:last] of their user, in its place, the best first."""
+    place = tl.arange(0, KEEP)[None, :]
+    column = tl.arange(0, BI)[None, :]
+    least = tl.min(scores, axis=1)
+    best = tl.max(found, axis=1)
+    while tl.max((best > least).to(tl.int32), axis=0) > 0:
+        at = tl.argmax(found, axis=1)
+        item = tl.sum(tl.where(column == at[:, None], tile[None, :], 0), axis=1)
+        low, high = first, last
+        for _ in range(steps):  # the first of seen[first:last] that is not below the item
+            middle = (low + high) // 2
+            below = (low < high) & (
+                tl.load(seen + middle, mask=low < high, other=2147483647) < item
+            )
+            low, high = tl.where(below, middle + 1, low), tl.where(below, high, middle)
+        barred = tl.load(seen + low, mask=low < last, other=-1) == item
+        better = (best > least) & ~barred
+        least_at = tl.argmin(scores, axis=1)
+        put = better[:, None] & (place == least_at[:, None])
+        scores = tl.where(put, best[:, None], scores)
+        items = tl.where(put, item[:, None], items)
+        found = tl.where(column == at[:, None], NOTHING, found)
+        best, least = tl.max(found, axis=1), tl.min(scores, axis=1)
+    return scores, items

@@ -1,0 +1,148 @@
+"""The kernels for GPUs, in Triton's interpreter on a CPU: the lists are those of the CPU's kernels.
+
+No card was at hand when they were written: what is tested here is what they compute.
+"""
+
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are loaded
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rum_core.data.histories import Histories
+from rum_core.ranking import card, dense, feature_level, item_level, reference, select
+from rum_core.ranking.block import Block
+from rum_core.ranking.ranking import Ranker
+from rum_core.ranking.select import Level
+from rum_core.store.checkpoint import SavedModel
+from tests.unit.test_ranking import LEVELS, a_model, same, some_histories
+from tests.unit.test_ranking_models import VECTORS, model_of
+
+KINDS = [*LEVELS, *VECTORS]
+quick = settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+)
+
+
+def of_kind(kind: str, rng: np.random.Generator, **size: float) -> SavedModel:
+    made = a_model if kind in LEVELS else model_of
+    return made(kind, rng, **size)  # type: ignore[operator]
+
+
+def memory_of(ranker: Ranker, block: Block) -> Level:
+    """The level that the scorer makes of a block."""
+    scorer = ranker.scorer
+    if isinstance(scorer, feature_level.FeatureLevel):
+        return feature_level._Memory(scorer, block, scorer.replay(block.known))
+    if isinstance(scorer, dense.Dense):
+        return dense._Products(scorer, block, scorer.vectors(block))
+    assert isinstance(scorer, item_level.ItemLevel)
+    return item_level._Memory(scorer, block)
+
+
+def known(histories: Histories) -> Histories:
+    """Those who bought something that the model knows."""
+    histories = histories.known()
+    return histories.take(np.flatnonzero(histories.lengths > 0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@quick
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.sampled_from([1e-3, 0.3, 2.0, 30.0]),
+    alike=st.sampled_from([0.0, 0.66]),
+    top_n=st.integers(1, 12),
+    exclude_seen=st.booleans(),
+)
+def test_lists_are_those_of_the_cpu_and_of_the_reference(
+    kind: str, seed: int, size: float, alike: float, top_n: int, exclude_seen: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    model = of_kind(kind, rng, items=60, users=9, dim=5, size=size, alike=alike, bias=True)
+    histories = some_histories(rng, 9, 60, 8)
+    asked = {"top_n": top_n, "because": 2, "exclude_seen": exclude_seen}
+    asked["candidates"] = rng.random(60) < 0.8  # type: ignore[assignment]
+    found = Ranker(model, device="cpu").rank(histories, **asked)  # type: ignore[arg-type]
+    same(found, Ranker(model).rank(histories, **asked))  # type: ignore[arg-type]
+    same(found, reference.rank(model, histories, **asked))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@quick
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.sampled_from([1e-3, 0.3, 2.0]),
+    beta=st.sampled_from([0.0, 1.0, 20.0]),
+    most=st.sampled_from([1, 13, 70]),
+)
+def test_what_is_kept_is_the_best_and_its_score_is_within_the_bound(
+    kind: str, seed: int, size: float, beta: float, most: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    items, users = 150, 20
+    model = of_kind(kind, rng, items=items, users=users, dim=20, size=size, bias=True)
+    model = replace(model, config={**model.config, "beta": beta})
+    ranker = Ranker(model, device="cpu")
+    candidates = np.flatnonzero(rng.random(items) < 0.9).astype(np.int32)
+    histories = known(some_histories(rng, users, items, 9))
+    rows = ranker.rows(histories)
+    block = Block.of(rows, histories, candidates, exclude_seen=True)
+    memory = memory_of(ranker, block)
+    kept, rough, bound = memory.keep(most)
+    assert kept.shape[1] >= most
+    every = np.broadcast_to(candidates, (len(block), len(candidates)))
+    exact = memory.exact(np.arange(len(block)), np.ascontiguousarray(every))
+    for u in np.flatnonzero(np.isfinite(bound)):
+        seen = block.seen[block.seen_offsets[u] : block.seen_offsets[u + 1]]
+        free = ~np.isin(candidates, seen)
+        mine = kept[u][kept[u] >= 0]
+        assert len(set(mine)) == len(mine) == min(kept.shape[1], free.sum())
+        assert set(mine) <= set(candidates[free])
+        of_mine = exact[u, np.searchsorted(candidates, mine)]
+        assert np.abs(of_mine - rough[u][kept[u] >= 0]).max() <= bound[u]
+        others = free & ~np.isin(candidates, mine)
+        assert (exact[u, others] <= rough[u].min() + bound[u]).all()
+    assert np.isfinite(bound).any()
+
+
+def test_what_the_card_computes_is_what_is_ranked_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the CPU's kernels: they are not called; and a wide list, which no program holds, is."""
+    rng = np.random.default_rng(4)
+    calls: list[str] = []
+    launch = card._Heaps.launch
+
+    def told(heaps: card._Heaps, kernel: Any, *arguments: Any, **constants: Any) -> None:
+        calls.append(kernel.__name__)
+        launch(heaps, kernel, *arguments, **constants)
+
+    monkeypatch.setattr(card._Heaps, "launch", told)
+    monkeypatch.setattr(item_level, "_fill", None)
+    monkeypatch.setattr(select, "offer_tile", None)
+    histories = some_histories(rng, 9, 60, 8)
+    for kind in KINDS:
+        calls.clear()
+        model = of_kind(kind, rng, items=60, users=9, dim=5, bias=True)
+        Ranker(model, device="cpu").rank(histories, top_n=5)
+        assert set(calls) == {"attention" if kind in ("item", "counted") else "products"}
+    monkeypatch.setattr(item_level, "MOST", 10)
+    with pytest.raises(TypeError):
+        Ranker(of_kind("item", rng), device="cpu").rank(some_histories(rng, 9, 40, 8), top_n=5)
+
+
+@pytest.mark.parametrize("numbers", [60, 700])
+def test_transitions_in_pieces_of_users_and_candidates(
+    numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(5)
+    model = a_model("counted", rng, items=90, users=40, dim=5, slots=4, bias=True)
+    histories = some_histories(rng, 40, 90, 9)
+    expected = Ranker(model).rank(histories, top_n=5, because=2)
+    monkeypatch.setattr(card, "NUMBERS", numbers)
+    same(Ranker(model, device="cpu").rank(histories, top_n=5, because=2), expected)
