@@ -3,10 +3,10 @@
 exp(beta q_i . q_j) depends on the two items alone. For a tile of candidates i the rows
 E_j = exp(...) and E_j W_j, W = q_j . q_i, are made once for all items j in the block's memories;
 a user's READ is then a sum of his K rows of E W over the sum of his rows of E. Both are kept in
-bfloat16, and what that may be off is added: so the first pass ranks by the most that a score can
-be. Counted transitions (`counted.py`) come on top: score = y + w log(1 + c s) of the learned y. U
-users, K slots, D dimensions, R items in the block's memories, T candidates a tile. Beside it:
-`reference.py`.
+bfloat16, and what that may be off is added: the first pass ranks by the most that a READ can be.
+So is p* . q_i, whose error is in the bound. Counted transitions (`counted.py`) come on top: score =
+y + w log(1 + c s) of the learned y. U users, K slots, D dimensions, R items in the block's
+memories, T candidates a tile. Beside it: `reference.py`.
 """
 
 import math
@@ -14,10 +14,11 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, uint64
 
 from rum_core.float32 import exp_float32, log_float32
 from rum_core.ranking.bags import Bags
+from rum_core.ranking.bfloat16 import UNIT, Products, long, lost, product_error, short
 from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons
 from rum_core.ranking.counted import NO_ROWS, Counted, counted_sum
@@ -25,7 +26,6 @@ from rum_core.ranking.select import (
     LARGEST,
     MOST,
     ROUNDING,
-    STEP,
     WIDE,
     contains,
     empty_heaps,
@@ -38,15 +38,18 @@ from rum_core.store.checkpoint import SavedModel
 if TYPE_CHECKING:
     from rum_core.ranking.card import Attention
 
-BLOCK = 65_536  # users at once
+BLOCK = 131_072  # users at once
 HELD = 2**19  # R at most: some kilobytes each
-TILE = 64  # T
+TILE = 128  # T
 RUN = 4096  # users whose sums are at hand at a time
+ASKED = 64  # users whom an order of the candidates is made for
+LANES = 16  # slots of a memory that are met at once in float64
+AT_ONCE = 64  # of them that one thread takes
 LOWEST = 1e-26  # below it a sum of exps has lost terms: the pair is scored in float64
 # a READ, above the least product of its tile, is a quotient of two sums of bfloat16 numbers that
 # are rounded once more: each of these four roundings may take 2^-8 of it, and float32 sums of at
 # most 1,024 slots (model.slots) 2^-13
-UP = np.float32(1 + 4 * 2.0**-8 + 2.0**-12)
+UP = np.float32(1 + 4 * UNIT + 2.0**-12)
 
 
 class ItemLevel:
@@ -58,6 +61,7 @@ class ItemLevel:
         self.p = np.ascontiguousarray(model.tensors["user"], dtype=np.float32)
         self.q64 = self.q.astype(np.float64)
         self.norms = np.sqrt((self.q64**2).sum(axis=1))  # (I,)
+        self.lost = lost(self.q)
         self.bias = item_bias(model)
         self.slots = int(model.config["slots"])
         # what is made once a tile is made for all users of a block, and a row for each item held
@@ -122,9 +126,11 @@ class _Memory:
         reads = Bags(row, self.offsets)
         memory = (self.slots, self.offsets, self.p64, m.q64, m.alpha, m.beta)
         seen = (block.seen, block.seen_offsets)
-        products = np.empty((min(RUN, len(block)), TILE), np.float32)
-        for start in range(0, len(block.candidates), TILE):
-            tile = block.candidates[start : start + TILE]
+        products, base = Products(self.p), np.zeros((min(RUN, len(block)), TILE), np.uint16)
+        # what is counted comes in the order of items
+        candidates = block.candidates if tiles else self._likely_first()
+        for start in range(0, len(candidates), TILE):
+            tile = candidates[start : start + TILE]
             q = np.ascontiguousarray(m.q[tile].T)  # (D, T)
             low = _fill(q_held @ q, np.float32(m.beta), exps)
             table = exps.reshape(len(held), -1)
@@ -134,16 +140,23 @@ class _Memory:
                 last = min(first + RUN, len(block))
                 if tiles:
                     counts, mixture = tiles.bags.sums(followed, first, last), tiles.counted.mixture
-                base = np.matmul(self.p[first:last], q, out=products[: last - first, : len(tile)])
+                products.of(first, last, q, base[: last - first, : len(tile)])
                 read = reads.sums(table, first, last)
-                _offer(
-                    tile, base, read, low, bias, counts, mixture, first, memory, seen, scores, items
-                )
+                given = (base.ravel(), read.ravel(), low, bias, counts.ravel(), mixture)
+                _offer(tile, TILE, *given, (first, last), memory, seen, scores, items)
         return items, scores, bound
 
+    def _likely_first(self) -> np.ndarray:
+        """The candidates, those first that many users may well get: the least that is kept then
+        rises early, and fewer of the others have to be looked at."""
+        m, candidates = self.model, self.block.candidates
+        scores = self.p[:: max(1, len(self.p) // ASKED)] @ m.q[candidates].T
+        hopes = scores.mean(axis=0) + 2 * scores.std(axis=0) + m.bias[candidates]
+        return candidates[np.argsort(-hopes)]
+
     def _bound(self, on_card: bool) -> np.ndarray:
-        """How far a score may be above the rough one, which allows for bfloat16 already, (U,): the
-        rounding of dot products (gamma_n |x| |y|), of the exponent and of the sums, each at its
+        """How far a score may be above the rough one, whose READ allows for bfloat16 already, (U,):
+        the rounding of dot products (gamma_n |x| |y|), of the exponent and of the sums, each at its
         worst, and what is lost of numbers too small for float32 or bfloat16 where `LOWEST` lets
         them in. On a card the softmax is made as its slots come, which rounds each term once more
         a slot, and exp and log are off by 2^-22."""
@@ -155,7 +168,8 @@ class _Memory:
             held, np.repeat(np.arange(len(held)), np.diff(self.offsets)), m.norms[self.slots]
         )
         w = held * largest
-        base = np.sqrt((self.p64**2).sum(axis=1)) * largest
+        length = np.sqrt((self.p64**2).sum(axis=1))
+        base = length * largest
         exponent = m.beta * w * (gamma + 3 * ROUNDING) + 100 * ROUNDING
         if on_card:
             exponent = 2 * exponent + 16 * m.slots * ROUNDING
@@ -172,6 +186,9 @@ class _Memory:
                 counted += 16 * ROUNDING * (m.counted.mixture[0] + m.counted.most(m.slots))
         tiny = (m.alpha * (m.slots + 1) * 2.0**-133 + 2.0**-146) / LOWEST
         bound = counted + base * gamma + m.alpha * read + 32 * ROUNDING * largest_y + tiny
+        if not on_card:
+            lost_q = float(m.lost[self.block.candidates].max())
+            bound += product_error(length, lost(self.p), largest, lost_q, m.q.shape[1])
         too_large = np.maximum(largest_y, m.beta * w) > LARGEST
         return np.where(too_large | (relative > 0.1), np.inf, bound)
 
@@ -223,87 +240,97 @@ def _fill(products: Any, beta: Any, exps: Any) -> Any:
         for t in range(products.shape[1]):
             w = products[j, t]
             e = exp_float32(beta * w - guard[t])
-            exps[j, 0, t] = _short(e)
-            exps[j, 1, t] = _short(e * (w - low[t]))
+            exps[j, 0, t] = short(e)
+            exps[j, 1, t] = short(e * (w - low[t]))
     return low
-
-
-@njit(cache=True)
-def _short(x: Any) -> Any:
-    """The bits of the bfloat16 number nearest to a float32 x >= 0."""
-    return np.uint16((np.int32(np.float32(x).view(np.int32)) + 0x8000) >> 16)
-
-
-@njit(cache=True)
-def _long(bits: Any) -> Any:
-    """The float32 of a bfloat16's bits."""
-    return np.int32(np.int32(bits) << 16).view(np.float32)
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def _offer(
     tile: Any,
+    width: int,
     base: Any,
     read: Any,
     low: Any,
     bias: Any,
     counts: Any,
     mixture: Any,
-    first: int,
+    users: Any,
     memory: Any,
     barred: Any,
     heap_scores: Any,
     heap_items: Any,
 ) -> None:
-    """Offer a tile (T,) to the heaps of users first, first + 1, ..., by the most it can score.
+    """Offer a tile (T,) to the heaps of users (first, last) by the most it can score.
 
-    base (n, T): p* . q, overwritten; read (n, 2 T): the sums of what `_fill` gives, and its low;
-    counts: s (n, T), or (0, 0) where nothing is counted.
+    Flat, for the compiler makes no vectors of rows: base (n, width): p* . q, as bits; read (n, 2
+    width): the sums of what `_fill` gives, as bits, and its low (width,); counts: s (n, T), or (0,)
+    where nothing is counted.
     """
     slots, offsets, p64, q64, alpha64, beta64 = memory
     seen, seen_offsets = barred
-    half, alpha, up = read.shape[1] // 2, np.float32(alpha64), np.float32(alpha64) * UP
+    first, last = users
+    T, alpha, up = len(tile), np.float32(alpha64), np.float32(alpha64) * UP
     w, c = np.float32(mixture[0]), np.float32(mixture[1])
-    rest = bias + alpha * low[: len(tile)]
-    for n in prange(len(base)):
-        u, rough = first + n, base[n]  # all but the READ, bias and low
-        under, over = read[n, : len(tile)], read[n, half : half + len(tile)]
-        if len(counts):
-            for t in range(len(tile)):
-                rough[t] += w * log_float32(np.float32(1.0) + c * counts[n, t])
-        floor = max(heap_scores[u, 0], np.float32(-LARGEST))
-        if not _reach(rough, rest, under, over, up, floor):
-            continue
-        for start in range(0, len(tile), STEP):
-            stop = min(start + STEP, len(tile))
-            floor, group = max(heap_scores[u, 0], np.float32(-LARGEST)), slice(start, stop)
-            if not _reach(rough[group], rest[group], under[group], over[group], up, floor):
-                continue
-            for t in range(start, stop):
-                exps = _long(under[t])
+    rest = bias + alpha * low[:T]  # all of a score but the product and the READ above low
+    for part in prange(-(-(last - first) // AT_ONCE)):
+        rough, above = np.empty(T, np.float32), np.empty(T, np.float32)
+        for n in range(part * AT_ONCE, min((part + 1) * AT_ONCE, last - first)):
+            u, start = first + n, 2 * n * width
+            _base(base, n * width, rest, rough)
+            if len(counts):
+                _count(counts, n * T, w, c, rough)
+            floor = max(heap_scores[u, 0], np.float32(-LARGEST))
+            left = _above(rough, read, start, width, up, floor, above)
+            for t in range(T):
+                if left == 0:
+                    break
+                if above[t] <= 0.0:
+                    continue
+                left -= 1
+                exps, over = long(read[start + t]), long(read[start + width + t])
                 if exps < LOWEST:
                     mine = slots[offsets[u] : offsets[u + 1]]
                     z = np.empty(len(mine))
                     most = bias[t] + _direct(p64[u], q64, mine, tile[t], alpha64, beta64, z)
                     if len(counts):
-                        most += w * log_float32(np.float32(1.0) + c * counts[n, t])
+                        most += w * log_float32(np.float32(1.0) + c * counts[n * T + t])
+                elif (rough[t] - heap_scores[u, 0]) * exps + up * over <= 0.0:
+                    continue  # the floor has risen since
                 else:
-                    most = rough[t] + rest[t] + up * _long(over[t]) / exps
+                    most = rough[t] + up * over / exps
                 if most > heap_scores[u, 0] and not contains(
                     seen, seen_offsets[u], seen_offsets[u + 1], tile[t]
                 ):
                     replace_least(heap_scores[u], heap_items[u], most, tile[t])
 
 
+@njit(cache=True)
+def _base(base: Any, start: int, rest: Any, rough: Any) -> None:
+    """rough (T,): the numbers of `base` from `start` on and the rest (T,) of a score."""
+    for t in range(len(rough)):  # an unsigned place is not looked at: it never counts from the end
+        rough[t] = long(base[uint64(start) + uint64(t)]) + rest[t]
+
+
 @njit(cache=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
-def _reach(rough: Any, rest: Any, under: Any, over: Any, up: Any, floor: Any) -> int:
-    """How many of a few candidates may be above the floor, rough + rest + up over / under > floor,
-    or have lost terms; without the division, and such that the compiler makes it vectors."""
+def _count(counts: Any, start: int, w: Any, c: Any, rough: Any) -> None:
+    """Add w log(1 + c s) of the s in `counts` from `start` on to rough (T,)."""
+    for t in range(len(rough)):
+        s = counts[uint64(start) + uint64(t)]
+        rough[t] += w * log_float32(np.float32(1.0) + c * s)
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
+def _above(rough: Any, read: Any, start: int, width: int, up: Any, floor: Any, above: Any) -> int:
+    """How many candidates may be above the floor, rough + up over / under > floor, or have lost
+    terms: those whose `above` (T,) is positive. Without the division."""
     found = 0
     for t in range(len(rough)):
-        exps = _long(under[t])
-        above = (rough[t] + (rest[t] - floor)) * exps + up * _long(over[t])
-        found += (above > np.float32(0.0)) | (exps < np.float32(LOWEST))
+        exps = long(read[uint64(start) + uint64(t)])
+        over = long(read[uint64(start + width) + uint64(t)])
+        more = (rough[t] - floor) * exps + up * over
+        above[t] = np.float32(1.0) if exps < np.float32(LOWEST) else more
+        found += above[t] > np.float32(0.0)
     return found
 
 
@@ -326,12 +353,13 @@ def attend(w: Any, beta: float) -> float:
     largest = -np.inf
     for s in range(len(w)):
         largest = max(largest, beta * w[s])
-    total = 0.0
+    exps, total = np.empty(len(w)), 0.0
     for s in range(len(w)):
-        total += math.exp(beta * w[s] - largest)
+        exps[s] = math.exp(beta * w[s] - largest)
+        total += exps[s]
     read = 0.0
     for s in range(len(w)):
-        z = math.exp(beta * w[s] - largest) / total
+        z = exps[s] / total
         read += z * w[s]
         w[s] = z
     return read
@@ -347,18 +375,16 @@ def _exact(
     for n in prange(len(users)):
         u = users[n]
         mine = slots[offsets[u] : offsets[u + 1]]
-        held, filled = _gather(q, slots, offsets[u], offsets[u + 1])
-        w = np.empty(filled)
+        held = _gather(q, mine)
+        w = np.empty(held.shape[1])
         for c in range(items.shape[1]):
             i = items[n, c]
             if i >= 0:
                 base = 0.0
-                w[:] = 0.0
                 for d in range(q.shape[1]):
                     base += p[u, d] * q[i, d]
-                    for s in range(filled):
-                        w[s] += q[i, d] * held[d, s]
-                learned = base + alpha * attend(w, beta) + bias[i]
+                _meet(q[i], held, w)
+                learned = base + alpha * attend(w[: len(mine)], beta) + bias[i]
                 counted = 0.0
                 if len(rows[0]):
                     followed = counted_sum(mine, rows, decay, i)
@@ -368,13 +394,23 @@ def _exact(
 
 
 @njit(cache=True)
-def _gather(q: Any, slots: Any, start: int, stop: int) -> Any:
-    """A user's memory as (D, slots), so that sums over d run side by side for all slots."""
-    memory = np.empty((q.shape[1], stop - start))
-    for s in range(stop - start):
+def _gather(q: Any, slots: Any) -> Any:
+    """A user's memory as (D, slots), so that sums over d run side by side for all slots, with zeros
+    up to as many as the compiler takes at once."""
+    memory = np.zeros((q.shape[1], -(-len(slots) // LANES) * LANES))
+    for s in range(len(slots)):
         for d in range(q.shape[1]):
-            memory[d, s] = q[slots[start + s], d]
-    return memory, stop - start
+            memory[d, s] = q[slots[s], d]
+    return memory
+
+
+@njit(cache=True)
+def _meet(q: Any, held: Any, w: Any) -> None:
+    """w_k = q . q_k of an item's q (D,) and what `_gather` gives."""
+    w[:] = 0.0
+    for d in range(len(q)):
+        for s in range(len(w)):
+            w[s] += q[d] * held[d, s]
 
 
 @njit(cache=True, parallel=True)
@@ -382,13 +418,13 @@ def _attention(z: Any, items: Any, q: Any, memory: Any, beta: float) -> None:
     """z (U, N, K), zeros, of the items of each list over its user's slots, oldest first."""
     slots, offsets = memory
     for u in prange(items.shape[0]):
-        held, filled = _gather(q, slots, offsets[u], offsets[u + 1])
+        mine = slots[offsets[u] : offsets[u + 1]]
+        held = _gather(q, mine)
+        w = np.empty(held.shape[1])
         for n in range(items.shape[1]):
-            w = z[u, n, :filled]
-            for d in range(q.shape[1]):
-                for s in range(filled):
-                    w[s] += q[items[u, n], d] * held[d, s]
-            attend(w, beta)
+            _meet(q[items[u, n]], held, w)
+            attend(w[: len(mine)], beta)
+            z[u, n, : len(mine)] = w[: len(mine)]
 
 
 @njit(cache=True, parallel=True)

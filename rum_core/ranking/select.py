@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, uint64
 
 from rum_core.ranking.block import Block
 
@@ -23,6 +23,7 @@ AHEAD = 2  # beyond N that are scored exactly before it is known what else has t
 WIDE = 2_000_000  # (user, item) pairs scored at once in float64
 MOST = 256  # kept candidates a user, at most, where a GPU ranks: it holds them in registers
 STEP = 16
+FEW = 32  # ascending numbers that are looked through one by one
 RUN = 1024  # users of a product at once
 ROUNDING = 2.0**-24  # unit roundoff of float32
 LARGEST = 1e30  # products above it could overflow in float32: everything is scored in float64
@@ -220,15 +221,16 @@ def offer_tile(
 @njit(cache=True)
 def contains(values: Any, start: int, stop: int, wanted: int) -> bool:
     """Whether values[start:stop], ascending, hold `wanted`."""
-    while start < stop:
+    while stop - start > FEW:
         middle = (start + stop) >> 1
-        if values[middle] < wanted:
-            start = middle + 1
-        elif values[middle] > wanted:
-            stop = middle
+        if values[middle] <= wanted:
+            start = middle
         else:
-            return True
-    return False
+            stop = middle
+    found = 0
+    for at in range(stop - start):  # by vectors: no branch that nobody can foresee
+        found += values[uint64(start) + uint64(at)] == wanted
+    return found > 0
 
 
 @njit(cache=True)

@@ -14,7 +14,7 @@ from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.evaluation.measure import contenders
 from rum_core.float32 import OF_LOG, log_float32
-from rum_core.ranking import feature_level, item_level, reference, select, truncated
+from rum_core.ranking import bfloat16, feature_level, item_level, reference, select, truncated
 from rum_core.ranking.block import Block
 from rum_core.ranking.feature_level import Writes, replay
 from rum_core.ranking.ranking import Ranker, RankError, Ranking, rank
@@ -207,8 +207,48 @@ def test_a_truncation_keeps_what_carries_the_scores() -> None:
 def test_the_bytes_of_bfloat16_round_to_the_nearest() -> None:
     x = np.abs(np.random.default_rng(0).normal(0, 10.0 ** np.arange(-30, 31)[:, None], (61, 500)))
     x = x.astype(np.float32).ravel()
-    back = np.array([item_level._long(item_level._short(value)) for value in x], np.float32)
+    back = np.array([bfloat16.long(bfloat16.short(value)) for value in x], np.float32)
     assert np.abs(back / x - 1).max() <= 2.0**-8
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e6])
+def test_products_of_bfloat16_are_within_their_bound(
+    native: bool, size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As this machine makes them, and as one does that has no such numbers."""
+    monkeypatch.setattr(bfloat16, "NATIVE", native)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0, size, (300, 50)), rng.normal(0, 1, (40, 50)) * rng.random((40, 1))
+    x[:40] = y * size  # as far along each other as can be
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    out = np.zeros((300, 64), np.uint16)
+    bfloat16.Products(x).of(0, 300, np.ascontiguousarray(y.T), out[:, :40])
+    found = (out[:, :40].astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    lengths, lost = np.linalg.norm(x.astype(np.float64), axis=1), bfloat16.lost(x)
+    assert (lost > 0).all() == native
+    assert (lost <= bfloat16.UNIT * lengths).all()
+    for j, item in enumerate(y):
+        length, of_item = np.linalg.norm(item), bfloat16.lost(y[j : j + 1])[0]
+        bound = bfloat16.product_error(lengths, lost, float(length), float(of_item), 50)
+        bound += 52 * select.ROUNDING * lengths * length
+        off = np.abs(found[:, j] - x.astype(np.float64) @ item)
+        assert (off <= bound).all()
+        assert off.max() > 0.02 * bound.max()
+
+
+@pytest.mark.parametrize("level", ["item", "counted"])
+def test_lists_are_the_same_where_a_processor_has_no_such_numbers(
+    level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(7)
+    model = a_model(level, rng, items=400, users=40, dim=12, bias=True, alike=0.3)
+    histories = some_histories(rng, 40, 400, 9)
+    monkeypatch.setattr(bfloat16, "NATIVE", True)
+    expected = rank(model, histories, top_n=5, because=2)
+    monkeypatch.setattr(bfloat16, "NATIVE", False)
+    same(rank(model, histories, top_n=5, because=2), expected)
+    same(reference.rank(model, histories, top_n=5, because=2), expected)
 
 
 def test_logarithm_in_float32() -> None:

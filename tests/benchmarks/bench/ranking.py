@@ -25,9 +25,9 @@ def measure(small: bool) -> list[Row]:
     """Item level at three sizes of the catalogue, feature level at one."""
     if small:
         return [*_item_level(4096, 2000, 1024, 0.01), *_feature_level(2048, 2000, 512, 0.05)]
-    rows = _item_level(65_536, 14_000, 16_384)
+    rows = _item_level(131_072, 14_000, 16_384)
     rows += _feature_level(32_768, 14_000, 4096)
-    rows += _item_level(65_536, 200_000, 4096)
+    rows += _item_level(131_072, 200_000, 4096)
     rows += [_huge(2048, 1_000_000)]
     return rows
 
