@@ -23,7 +23,7 @@ from rum_core.story import story_handler
 log = logging.getLogger("rum")
 
 WRITE_ARGS = {"num_cpus": 0.5}  # of the tasks that write what actors make: `_smallest_node`
-BLOCK_USERS = 131_072  # rows that one call of an actor gets, at most
+BLOCK_USERS = 262_144  # rows that one call of an actor gets, at most
 BLOCK_PURCHASES = 8_000_000  # that it gets, about: some hundred bytes each at their most
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 

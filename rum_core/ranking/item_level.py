@@ -38,9 +38,10 @@ from rum_core.store.checkpoint import SavedModel
 if TYPE_CHECKING:
     from rum_core.ranking.card import Attention
 
-BLOCK = 131_072  # users at once
+BLOCK = 262_144  # users at once
 HELD = 2**19  # R at most: some kilobytes each
 TILE = 128  # T
+MET = 8192  # items of memories whose products are made at once, near the processor
 RUN = 4096  # users whose sums are at hand at a time
 ASKED = 64  # users whom an order of the candidates is made for
 LANES = 16  # slots of a memory that are met at once in float64
@@ -122,6 +123,7 @@ class _Memory:
         if m.counted:
             tiles = m.counted.tiles(held, row, self.offsets, block.candidates)
         counts, mixture = np.zeros((0, 0), np.float32), (0.0, 0.0)
+        met = np.empty((len(held), TILE), np.float32)  # W
         exps = np.zeros((len(held), 2, TILE), np.uint16)
         reads = Bags(row, self.offsets)
         memory = (self.slots, self.offsets, self.p64, m.q64, m.alpha, m.beta)
@@ -132,7 +134,10 @@ class _Memory:
         for start in range(0, len(candidates), TILE):
             tile = candidates[start : start + TILE]
             q = np.ascontiguousarray(m.q[tile].T)  # (D, T)
-            low = _fill(q_held @ q, np.float32(m.beta), exps)
+            for first in range(0, len(held), MET):
+                rows = slice(first, first + MET)
+                np.matmul(q_held[rows], q, out=met[rows, : len(tile)])
+            low = _fill(met[:, : len(tile)], np.float32(m.beta), exps)
             table = exps.reshape(len(held), -1)
             bias = m.bias[tile].astype(np.float32)
             followed = tiles.table(start, len(tile)) if tiles else counts

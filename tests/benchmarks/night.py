@@ -53,7 +53,7 @@ STAGES = ("ingest", "train", "evaluate", "recommend")  # each leaves a record
 POLL_SECONDS = 0.5
 WARM = (300, 200, 20.0)
 LARGEST = 3  # costs that are named
-ENOUGH = 2  # blocks of pure ranking a process
+ENOUGH = 1  # blocks of pure ranking a process
 
 
 @dataclass
