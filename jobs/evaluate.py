@@ -49,7 +49,7 @@ from rum_core.store.publish import FILE, night_path, published, published_nights
 log = logging.getLogger("rum")
 
 ABOUT = "Measure the night's model and the lists of earlier nights."
-FOUND = ("headline", "against_popular", "snapshot", "users", "protocol", "cut")  # of a record
+FOUND = ("headline", "against_popular", "snapshot", "users", "share", "protocol", "cut")
 SHOWN = ("precision", "recall", "f1", "hit_rate", "ndcg")
 
 
@@ -163,6 +163,7 @@ def measure(
         "protocol": protocol,
         "cut": moment_of(model),
         "users": int(np.sum(~measured.new)),
+        "share": arguments["share"],
         "headline": {r["metric"]: {k: r[k] for k in kept if k in r} for r in mine},
         "against_popular": {m: {k: row[k] for k in kept[:3]} for m, row in lead.items()},
     }
@@ -206,9 +207,10 @@ def following(settings: Settings, store: Store) -> list[Row]:
     if not former or not settings.source.dated:
         return []
     snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
-    everyone = read_histories(store, snapshot.id)
+    everyone = histories = read_histories(store, snapshot.id)
     share = share_of(settings, snapshot.users)
-    histories = everyone.take(np.flatnonzero(drawn(everyone.user_ids, share)))
+    if share < 1 and not settings.rules.holdout:  # a holdout is small enough as it is
+        histories = everyone.take(np.flatnonzero(drawn(everyone.user_ids, share)))
     rows: list[Row] = []
     nights: list[Followed] = []
     for listed in former:

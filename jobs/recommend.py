@@ -176,7 +176,8 @@ def recommend(settings: Settings, store: Store) -> None:
                 found = stand(store, standing, model, snapshot, staged, beside)
             if found.files is None or found.files:
                 arguments["counts"] = f"{beside}/counts"
-                stage(store, snapshot.id, arguments, chosen.workers, found, staged)
+                places = rules.longest(chosen.top_n) * (1 + chosen.because)
+                stage(store, snapshot.id, arguments, chosen.workers, found, staged, places)
         said = said_in(store, f"{beside}/counts")
     tidy(store, model.model_id)
     counts = count(store, staged)
@@ -265,8 +266,9 @@ def stage(
     workers: int,
     found: Found,
     staged: str,
+    places: int,
 ) -> None:
-    """Write the lists of the users there is work for."""
+    """Write the lists of the users there is work for, of so many ids each."""
     lists = over_users(
         store,
         snapshot_id,
@@ -275,6 +277,7 @@ def stage(
         workers,
         files=found.files,
         device=arguments["device"],
+        places=places,
     )
     try:
         with watching(_ranked(store, staged, found.active, arguments["top_n"])):

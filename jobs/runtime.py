@@ -25,6 +25,7 @@ log = logging.getLogger("rum")
 WRITE_ARGS = {"num_cpus": 0.5}  # of the tasks that write what actors make: `_smallest_node`
 BLOCK_USERS = 262_144  # rows that one call of an actor gets, at most
 BLOCK_PURCHASES = 8_000_000  # that it gets, about: some hundred bytes each at their most
+BLOCK_PLACES = 6_000_000  # of its lists and their reasons, at most: ids of 300 bytes fill a column
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -109,23 +110,18 @@ def over_users(
     workers: int,
     files: list[str] | None = None,
     device: str = "cpu",
+    places: int = 1,
 ) -> ray.data.Dataset:
     """Every user of a snapshot once, through a pool of actors: the one way over the users.
 
     `actor_class(**constructor_kwargs)` is made once in each of `workers` actors (0: one a core, or
     one a GPU where that is the device) and called with arrow tables of schema.histories rows, of
-    any number and in any order. `files`: only the users in these parts. Lazy: the work is done when
-    the result is written, with WRITE_ARGS, or iterated. StoreError if the snapshot is not there,
-    RumError if there are fewer GPUs than actors.
+    any number and in any order. `files`: only the users in these parts. `places`: ids that an actor
+    gives back for a user. Lazy: the work is done when the result is written, with WRITE_ARGS, or
+    iterated. StoreError if the snapshot is not there, RumError if there are too few GPUs.
     """
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if device == "gpu" else 0
-    if device == "gpu" and gpus < max(1, workers):
-        raise RumError(
-            f"recommend.device = gpu, but Ray has {gpus} for {max(1, workers)} actors: use cpu, or "
-            "fewer recommend.workers"
-        )
-    workers = workers or gpus or cores
+    workers = _on_gpus(workers) if device == "gpu" else workers or cores
     folder = f"histories/snapshot={snapshot_id}"
     if files is None:
         files = [file for file in store.files(folder) if file.endswith(".parquet")]
@@ -134,8 +130,10 @@ def over_users(
     sizes = [_size(store, file) for file in files]
     rows, purchases = [size[0] for size in sizes], sum(size[1] for size in sizes)
     room = BLOCK_PURCHASES * sum(rows) // max(1, purchases)
-    blocks = blocks_of(files, rows, max(1, min(BLOCK_USERS, room, -(-sum(rows) // workers))))
-    threads = str(max(1, cores // workers))
+    most = max(1, min(BLOCK_USERS, BLOCK_PLACES // places, room))
+    share = -(-sum(rows) // workers)  # in as few blocks as may be, all alike
+    blocks = blocks_of(files, rows, max(1, -(-share // max(1, -(-share // most)))))
+    threads = str(max(1, min(cores // workers, int(_smallest_node(device.upper())))))
     return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         _Reads,
         fn_constructor_args=(store, actor_class, constructor_kwargs),
@@ -188,11 +186,30 @@ def blocks_of(files: list[str], rows: list[int], most: int) -> list[dict[str, An
     return blocks
 
 
-def _smallest_node() -> float:
-    """Cores of the smallest node that has any. All actors together ask for half of them and a task
-    that writes for half a core, so that whichever nodes die, one that is left has room for both: a
-    pool that asks for more waits for ever for a core that it holds itself."""
-    cores = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+def _on_gpus(workers: int) -> int:
+    """As many actors as were asked for, or one a GPU. A cluster may start nodes for those that are
+    not there yet; a Ray of this process's own has what it has."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if not gpus and not workers:
+        raise RumError(
+            "recommend.device = gpu, but Ray has none: use cpu, or say how many a cluster can "
+            "start (recommend.workers)"
+        )
+    if gpus < workers and not os.environ.get("RAY_ADDRESS"):
+        raise RumError(
+            f"recommend.workers = {workers} need a GPU each, this machine has {gpus}: ask for "
+            "fewer, use cpu, or start on a cluster (RAY_ADDRESS)"
+        )
+    return workers or gpus
+
+
+def _smallest_node(kind: str = "CPU") -> float:
+    """Cores of the smallest node that has any, and one of this kind. All actors together ask for
+    half of them and a task that writes for half a core, so that whichever nodes die, one that is
+    left has room for both: a pool that asks for more waits for ever for a core that it holds
+    itself."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cores = [has.get("CPU", 0.0) for has in alive if has.get(kind, 0.0) > 0]
     return min((c for c in cores if c >= 1), default=1.0)
 
 

@@ -517,8 +517,9 @@ class Evaluate(Section):
         100_000,
         ge=0,
         le=1_000_000_000,
-        description="about how many customers of a larger shop are measured, drawn by a hash of "
-        "their id, the same ones every night: the hit rate of 100,000 is known to 0.3 points; 0: "
+        description="from about how many customers of a larger shop those who are measured are "
+        "drawn, by a hash of their id (a growing shop keeps most of them): the hit rate of 100,000 "
+        "is known to 0.3 points; 0: everyone; with rules.holdout earlier lists are followed of "
         "everyone",
     )
     resamples: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples over users")

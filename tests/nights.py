@@ -52,6 +52,7 @@ def over_users(
     workers: int,
     files: list[str] | None = None,
     device: str = "cpu",
+    places: int = 1,
 ) -> Blocks:
     files = load_snapshot(store, snapshot).files if files is None else files
     return Blocks(store, files, actor(**arguments))

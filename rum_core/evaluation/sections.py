@@ -102,7 +102,13 @@ PROTOCOLS = {
 def protocol_note(evaluate: Row | None) -> str:
     """What was measured against what, in a sentence or two."""
     about = evaluate or {}
-    return PROTOCOLS[about.get("protocol") or PAPER].format(moment=about.get("cut"))
+    note = PROTOCOLS[about.get("protocol") or PAPER].format(moment=about.get("cut"))
+    share = about.get("share") or 1.0
+    if share == 1:
+        return note
+    return (
+        f"{note} Measured on {about['users']:,} customers, who were drawn from {share:.1%} of all."
+    )
 
 
 def against(evaluate: Row | None) -> Table | None:
@@ -139,7 +145,7 @@ def model_table(held_out: list[Row], models: list[str]) -> Table | None:
         return None
     k = held_out[0]["k"]
     head = ["model", *(f"{LABELS[m]}@{k}" for m in METRICS), "customers with a hit"]
-    return Table("Models on the held-out purchases of every trained customer", head, rows)
+    return Table("Models on the held-out purchases of trained customers", head, rows)
 
 
 def models_plot(held_out: list[Row], models: list[str]) -> Markup | None:
@@ -199,7 +205,7 @@ def catalogue_table(held_out: list[Row], models: list[str]) -> Table | None:
         cells = [percent(r["value"] if r else None, 1) for r in found]
         cells[1] = "–" if gini is None else f"{gini:.3f}"
         rows.append([model, *cells])
-    caption = "What the lists are made of: all customers together"
+    caption = "What the lists are made of: all measured customers together"
     return Table(caption, ["model", *CATALOGUE.values()], rows) if rows else None
 
 

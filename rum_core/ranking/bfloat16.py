@@ -26,7 +26,7 @@ def long(bits: Any) -> Any:
     return np.int32(np.int32(bits) << 16).view(np.float32)
 
 
-class Products:
+class RoundedProducts:
     """x . y of the rows of one x (U, D) float32 with many y."""
 
     def __init__(self, x: np.ndarray) -> None:
@@ -52,11 +52,11 @@ def lost(x: np.ndarray) -> np.ndarray:
 def product_error(
     x: np.ndarray, lost_x: np.ndarray, y: float, lost_y: float, width: int
 ) -> np.ndarray:
-    """How far a product of `Products` may be from x . y (n,), beside the roundings of float32, by
-    the lengths of x (n,) and y, of what they lost, and their D: with x' for what is left of x,
-    x . y = x' . y' + (x - x') . y + x' . (y - y'), and the product is rounded."""
+    """How far a product of `RoundedProducts` may be from x . y (n,), beside the roundings of
+    float32, by the lengths of x (n,) and y, of what they lost, and their D: with x' for what is
+    left of x, x . y = x' . y' + (x - x') . y + x' . (y - y'), and the product is rounded."""
     left = x + lost_x
-    flushed = FLUSHED * width * (left + y + lost_y)
+    flushed = FLUSHED * width * (1 + left + y + lost_y)
     return np.asarray(lost_x * y + left * lost_y + UNIT * left * (y + lost_y) + flushed)
 
 

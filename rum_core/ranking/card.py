@@ -16,9 +16,11 @@ from rum_core.ranking import card_kernels
 from rum_core.ranking.block import Block
 from rum_core.ranking.counted import Counted
 
-FEWEST = 16  # rows of a product that tl.dot takes, and numbers in each
-WIDE = 64  # kept candidates above which a program has the fewest users
 USERS, ITEMS = 32, 64  # of a program at once
+FEWER = 16  # users of a program that keeps more than MANY candidates of each: as tl.dot asks for
+MANY = 64
+PIECE = 16  # dimensions that are multiplied at a time
+WARPS = 8  # that a program's numbers are spread over: with four they do not fit their registers
 NUMBERS = 2**26  # float32 of users x candidates, and of memory items x candidates: 256 MB each
 
 
@@ -87,18 +89,14 @@ class Attention(Card):
         table, rows = self.put(p), self.put(held)
         follows = _Follows(self, slots, offsets, heaps.candidates) if self.counted else None
         weight, scale = self.counted.mixture if self.counted else (0.0, 0.0)
-        run, width = (users, C) if follows is None else follows.sizes(users)
+        run, width = follows.sizes(users, C) if follows else (users, C)
         nothing = torch.zeros((1, 1), dtype=torch.float32, device=self.device)
         for start in range(0, C, width):
             stop = min(start + width, C)
-            counts = None if follows is None else follows.table(start, stop)
+            counts = follows.table(start, stop) if follows else nothing
             for first in range(0, users, run):
                 last = min(first + run, users)
-                s = (
-                    nothing
-                    if counts is None or follows is None
-                    else follows.sums(first, last, counts)
-                )
+                s = follows.sums(first, last, counts) if follows else nothing
                 heaps.launch(
                     card_kernels.attention,
                     last - first,
@@ -133,13 +131,13 @@ class _Heaps:
         return self.seen, self.offsets[first : stop + 1], self.scores[mine], self.items[mine]
 
     def launch(self, kernel: Any, users: int, *arguments: Any, **constants: Any) -> None:
-        at_once = USERS if self.width <= WIDE else FEWEST
-        dimensions = max(FEWEST, triton.next_power_of_2(self.card.q.shape[1]))
+        at_once = USERS if self.width <= MANY else FEWER
         kernel[(triton.cdiv(users, at_once),)](
             *arguments,
             self.steps,
             **constants,
-            DP=dimensions,
+            DP=PIECE,
+            num_warps=WARPS,
             KEEP=self.width,
             BU=at_once,
             BI=ITEMS,
@@ -174,9 +172,9 @@ class _Follows:
         self.at, self.owner = at, owner[order]
         self.weights = card.weights[entries[order]]
 
-    def sizes(self, users: int) -> tuple[int, int]:
+    def sizes(self, users: int, candidates: int) -> tuple[int, int]:
         """Users and candidates at once."""
-        width = max(1, NUMBERS // max(1, self.held))
+        width = max(1, min(candidates, NUMBERS // max(1, self.held)))
         return max(1, min(users, NUMBERS // width)), width
 
     def table(self, start: int, stop: int) -> torch.Tensor:

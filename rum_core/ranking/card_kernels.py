@@ -1,9 +1,9 @@
-"""Scores and the best of them in one pass on a GPU: nothing of users x items leaves the chip.
+"""Scores and the best of them in one pass on a GPU: scores never leave the chip.
 
 A program ranks BU users: tile after tile of BI candidates is scored and what beats a user's least
 kept score takes its place, unless he may not get it. Scores are float32 sums of float32 products.
 `select.keep_products` and `item_level.py` say the same for a CPU; `reference.py` is for reading.
-U users, C candidates, K slots, D dimensions; DP and KEEP are powers of two.
+U users, C candidates, K slots, D dimensions, taken DP at a time; DP and KEEP are powers of two.
 """
 
 import triton
@@ -11,6 +11,7 @@ import triton.language as tl
 
 NOTHING = tl.constexpr(float("-inf"))
 LEAST = tl.constexpr(-3.0e38)  # below all exponents; its differences are numbers
+LAST = tl.constexpr(2**31 - 1)  # above all items
 
 
 @triton.jit
@@ -22,11 +23,8 @@ def products(
     """p . q_i + sum_k z_ik m_k . q_i + b_i of left [p, m_1, ...] (U, D + K D), q (I, D) and z (I,
     K); of no memory where K = 0."""
     users = tl.program_id(0) * BU + tl.arange(0, BU)
-    d = tl.arange(0, DP)
     real = users < U
-    inside = real[:, None] & (d[None, :] < D)
-    row = left + users[:, None].to(tl.int64) * (D + K * D) + d[None, :]
-    base = tl.load(row, mask=inside, other=0.0)
+    row = left + users.to(tl.int64) * (D + K * D)
     places = users[:, None].to(tl.int64) * KEEP + tl.arange(0, KEEP)[None, :]
     scores = tl.load(heap_scores + places, mask=real[:, None], other=float("inf"))
     items = tl.load(heap_items + places, mask=real[:, None], other=-1)
@@ -35,13 +33,12 @@ def products(
     for start in range(0, C, BI):
         at = start + tl.arange(0, BI)
         tile = tl.load(candidates + at, mask=at < C, other=0)
-        there = (at < C)[None, :] & (d[:, None] < D)
-        q_tile = tl.load(q + tile[None, :].to(tl.int64) * D + d[:, None], mask=there, other=0.0)
-        found = tl.dot(base, q_tile, input_precision="ieee")
+        q_tile = q + tile.to(tl.int64) * D
+        found = _product(row, real, q_tile, at < C, D, DP, BU, BI)
         for k in range(K):
-            m = tl.load(row + (k + 1) * D, mask=inside, other=0.0)
             z_tile = tl.load(z + tile.to(tl.int64) * K + k, mask=at < C, other=0.0)
-            found += z_tile[None, :] * tl.dot(m, q_tile, input_precision="ieee")
+            met = _product(row + (k + 1) * D, real, q_tile, at < C, D, DP, BU, BI)
+            found += z_tile[None, :] * met
         found += tl.load(bias + tile, mask=at < C, other=0.0)[None, :]
         found = tl.where((at < C)[None, :] & real[:, None], found, NOTHING)
         scores, items = _keep(found, tile, scores, items, seen, first, last, steps, KEEP, BI)
@@ -63,10 +60,8 @@ def attention(
     exp(beta w - g), g the largest exponent so far.
     """
     users = tl.program_id(0) * BU + tl.arange(0, BU)
-    d = tl.arange(0, DP)
     real = users < U
-    inside = real[:, None] & (d[None, :] < D)
-    base = tl.load(p + users[:, None] * D + d[None, :], mask=inside, other=0.0)
+    row = p + users.to(tl.int64) * D
     places = users[:, None].to(tl.int64) * KEEP + tl.arange(0, KEEP)[None, :]
     scores = tl.load(heap_scores + places, mask=real[:, None], other=float("inf"))
     items = tl.load(heap_items + places, mask=real[:, None], other=-1)
@@ -75,24 +70,22 @@ def attention(
     for start in range(0, C, BI):
         at = start + tl.arange(0, BI)
         tile = tl.load(candidates + at, mask=at < C, other=0)
-        there = (at < C)[None, :] & (d[:, None] < D)
-        q_tile = tl.load(q + tile[None, :].to(tl.int64) * D + d[:, None], mask=there, other=0.0)
+        q_tile = q + tile.to(tl.int64) * D
         g = tl.full((BU, BI), LEAST, tl.float32)
         e = tl.zeros((BU, BI), tl.float32)
         r = tl.zeros((BU, BI), tl.float32)
         for k in range(K):
-            slot = tl.load(slots + users * K + k, mask=real, other=-1)
-            held = inside & (slot >= 0)[:, None]
-            row = tl.load(q + slot[:, None].to(tl.int64) * D + d[None, :], mask=held, other=0.0)
-            w = tl.dot(row, q_tile, input_precision="ieee")
+            slot = tl.load(slots + users.to(tl.int64) * K + k, mask=real, other=-1)
+            held = slot >= 0
+            w = _product(q + slot.to(tl.int64) * D, held, q_tile, at < C, D, DP, BU, BI)
             larger = tl.maximum(g, beta * w)
-            grown = tl.where((slot >= 0)[:, None], larger, g)
+            grown = tl.where(held[:, None], larger, g)
             before = tl.exp(g - grown)
-            now = tl.where((slot >= 0)[:, None], tl.exp(beta * w - larger), 0.0)
+            now = tl.where(held[:, None], tl.exp(beta * w - larger), 0.0)
             e = e * before + now
             r = r * before + now * w
             g = grown
-        found = tl.dot(base, q_tile, input_precision="ieee")
+        found = _product(row, real, q_tile, at < C, D, DP, BU, BI)
         found += alpha * (r / tl.where(e > 0.0, e, 1.0))
         found += tl.load(bias + tile, mask=at < C, other=0.0)[None, :]
         if COUNTS:
@@ -106,6 +99,22 @@ def attention(
 
 
 @triton.jit
+def _product(
+    rows, real, q_tile, there, D, DP: tl.constexpr, BU: tl.constexpr, BI: tl.constexpr
+):  # fmt: skip
+    """x . q_i (BU, BI) of x at pointers rows (BU,) and q at q_tile (BI,), zero where they are not
+    real or not there. What the chip holds of both does not grow with D."""
+    found = tl.zeros((BU, BI), tl.float32)
+    for start in range(0, D, DP):
+        d = start + tl.arange(0, DP)
+        of_x, of_q = real[:, None] & (d < D)[None, :], there[None, :] & (d < D)[:, None]
+        x = tl.load(rows[:, None] + d[None, :], mask=of_x, other=0.0)
+        y = tl.load(q_tile[None, :] + d[:, None], mask=of_q, other=0.0)
+        found += tl.dot(x, y, input_precision="ieee")
+    return found
+
+
+@triton.jit
 def _keep(
     found, tile, scores, items, seen, first, last, steps, KEEP: tl.constexpr, BI: tl.constexpr
 ):  # fmt: skip
@@ -113,22 +122,18 @@ def _keep(
     seen[first:last] of their user, in its place, the best first."""
     place = tl.arange(0, KEEP)[None, :]
     column = tl.arange(0, BI)[None, :]
-    least = tl.min(scores, axis=1)
-    best = tl.max(found, axis=1)
+    best, least = tl.max(found, axis=1), tl.min(scores, axis=1)
     while tl.max((best > least).to(tl.int32), axis=0) > 0:
         at = tl.argmax(found, axis=1)
         item = tl.sum(tl.where(column == at[:, None], tile[None, :], 0), axis=1)
         low, high = first, last
         for _ in range(steps):  # the first of seen[first:last] that is not below the item
             middle = (low + high) // 2
-            below = (low < high) & (
-                tl.load(seen + middle, mask=low < high, other=2147483647) < item
-            )
+            below = (low < high) & (tl.load(seen + middle, mask=low < high, other=LAST) < item)
             low, high = tl.where(below, middle + 1, low), tl.where(below, high, middle)
         barred = tl.load(seen + low, mask=low < last, other=-1) == item
         better = (best > least) & ~barred
-        least_at = tl.argmin(scores, axis=1)
-        put = better[:, None] & (place == least_at[:, None])
+        put = better[:, None] & (place == tl.argmin(scores, axis=1)[:, None])
         scores = tl.where(put, best[:, None], scores)
         items = tl.where(put, item[:, None], items)
         found = tl.where(column == at[:, None], NOTHING, found)

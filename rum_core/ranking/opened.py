@@ -14,7 +14,8 @@ from numba import njit, prange
 from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons
 from rum_core.ranking.feature_level import Writes, replay
-from rum_core.ranking.item_level import ItemLevel, attend, because_of
+from rum_core.ranking.item_level import ItemLevel, because_of
+from rum_core.ranking.item_level_kernels import attend
 from rum_core.ranking.select import contains, insert
 from rum_core.store.checkpoint import SavedModel
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from rum_core.data.histories import Histories
-from rum_core.errors import RumError
+from rum_core.errors import RumError, one_line
 from rum_core.models.popularity import MostPopular
 from rum_core.models.registry import MODELS, ranked_by
 from rum_core.ranking.block import Block
@@ -61,8 +61,8 @@ def by_level(model: SavedModel) -> Scorer:
 
 
 class Ranker:
-    """A model made ready to rank, on a GPU where `device` of torch is one and the model has kernels
-    for it. Raises RankError for a model that nothing can be ranked by."""
+    """A model made ready to rank, with the first pass on a `device` of torch, if one is given.
+    Raises RankError for a model that nothing can be ranked by, or not there."""
 
     def __init__(
         self, model: SavedModel, rules: Rules | None = None, device: str | None = None
@@ -82,8 +82,8 @@ class Ranker:
                     "diverged): train again with a smaller train.learning_rate"
                 )
         self.scorer: Scorer = ranked_by(self.name)(self.model)
-        if device and isinstance(self.scorer, OnDevice):
-            self.scorer.use(device)
+        if device:
+            self._use(device)
         self.popular = MostPopular.of(self.model)
         self.users = pd.Index(_values(model.users))
 
@@ -125,6 +125,19 @@ class Ranker:
         ranking.complete[:] = (ranking.items >= 0).sum(axis=1) == wanted
         ranking.items[~ranking.complete] = -1
         return ranking
+
+    def _use(self, device: str) -> None:
+        if not isinstance(self.scorer, OnDevice):
+            raise RankError(
+                f"recommend.device = gpu, but {self.name} has no kernels for one: use cpu"
+            )
+        try:
+            self.scorer.use(device)
+        except ImportError as error:
+            raise RankError(
+                f"recommend.device = gpu needs Triton ({one_line(error)}): install "
+                "'rum-nightly[gpu]', or use cpu"
+            ) from None
 
     def knows(self, known: Histories, rows: np.ndarray) -> np.ndarray:
         """Which users (U,) bool it has anything to go by: known purchases, and a row (U,) of its

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.runtime import _size, blocks_of, over_users
+from jobs.runtime import _on_gpus, _size, blocks_of
 from rum_core import schema
 from rum_core.errors import RumError
 from rum_core.store.layout import Store
@@ -28,14 +28,28 @@ def test_blocks_hold_every_row_once_and_are_full(rows: list[int], most: int) -> 
     assert 0 < sizes[-1] <= most or sizes == [0]
 
 
-@pytest.mark.parametrize(("gpus", "workers"), [(0, 0), (0, 1), (2, 3)])
-def test_more_actors_than_gpus_are_refused(
-    gpus: int, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("gpus", "workers", "cluster", "expected"),
+    [
+        (0, 0, "", r"^recommend.device = gpu, but Ray has none"),
+        (0, 0, "ray://there", r"^recommend.device = gpu, but Ray has none"),
+        (2, 3, "", r"^recommend.workers = 3 need a GPU each, this machine has 2"),
+        (2, 3, "ray://there", 3),  # it may start nodes
+        (2, 0, "", 2),
+        (4, 1, "", 1),
+    ],
+)
+def test_actors_and_gpus(
+    gpus: int, workers: int, cluster: str, expected: str | int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """No machine here has one: Ray is only told of them."""
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0, "GPU": float(gpus)})
-    store = Store.open(str(tmp_path))
-    with pytest.raises(RumError, match=rf"^recommend.device = gpu, but Ray has {gpus} for"):
-        over_users(store, "any", dict, {}, workers, device="gpu")  # type: ignore[arg-type]
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    if isinstance(expected, int):
+        assert _on_gpus(workers) == expected
+    else:
+        with pytest.raises(RumError, match=expected):
+            _on_gpus(workers)
 
 
 @pytest.mark.parametrize("group", [2, 100])

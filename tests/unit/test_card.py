@@ -1,9 +1,11 @@
 """The kernels for GPUs, in Triton's interpreter on a CPU: the lists are those of the CPU's kernels.
 
-No card was at hand when they were written: what is tested here is what they compute.
+No card was at hand when they were written: tested are what they compute and that they compile.
 """
 
 import os
+import subprocess
+import sys
 
 os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are loaded
 
@@ -15,10 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("triton")  # there is none but for Linux
+
 from rum_core.data.histories import Histories
 from rum_core.ranking import card, dense, feature_level, item_level, reference, select
 from rum_core.ranking.block import Block
-from rum_core.ranking.ranking import Ranker
+from rum_core.ranking.ranking import Ranker, RankError
 from rum_core.ranking.select import Level
 from rum_core.store.checkpoint import SavedModel
 from tests.unit.test_ranking import LEVELS, a_model, same, some_histories
@@ -123,7 +127,7 @@ def test_what_the_card_computes_is_what_is_ranked_by(monkeypatch: pytest.MonkeyP
         launch(heaps, kernel, *arguments, **constants)
 
     monkeypatch.setattr(card._Heaps, "launch", told)
-    monkeypatch.setattr(item_level, "_fill", None)
+    monkeypatch.setattr(item_level.kernels, "fill", None)
     monkeypatch.setattr(select, "offer_tile", None)
     histories = some_histories(rng, 9, 60, 8)
     for kind in KINDS:
@@ -146,3 +150,23 @@ def test_transitions_in_pieces_of_users_and_candidates(
     expected = Ranker(model).rank(histories, top_n=5, because=2)
     monkeypatch.setattr(card, "NUMBERS", numbers)
     same(Ranker(model, device="cpu").rank(histories, top_n=5, because=2), expected)
+
+
+def test_the_kernels_compile_for_cards() -> None:
+    """To machine code, by the assembler that Triton brings: it needs no card."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "tests.unit.compiling"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    kinds = [line.split() for line in done.stdout.splitlines()]
+    assert len(kinds) == 12
+    for name, shared, size in kinds:
+        assert int(shared) <= 48 * 1024, name  # what any card has
+        assert int(size) > 0, name
+
+
+@pytest.mark.parametrize("kind", ["itemknn", "ease"])
+def test_a_model_without_kernels_is_refused(kind: str) -> None:
+    model = model_of(kind, np.random.default_rng(0))
+    with pytest.raises(RankError, match=r"^recommend.device = gpu, but .* has no kernels"):
+        Ranker(model, device="cpu")

@@ -223,7 +223,7 @@ def test_products_of_bfloat16_are_within_their_bound(
     x[:40] = y * size  # as far along each other as can be
     x, y = x.astype(np.float32), y.astype(np.float32)
     out = np.zeros((300, 64), np.uint16)
-    bfloat16.Products(x).of(0, 300, np.ascontiguousarray(y.T), out[:, :40])
+    bfloat16.RoundedProducts(x).of(0, 300, np.ascontiguousarray(y.T), out[:, :40])
     found = (out[:, :40].astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     lengths, lost = np.linalg.norm(x.astype(np.float64), axis=1), bfloat16.lost(x)
     assert (lost > 0).all() == native
@@ -365,6 +365,8 @@ def test_many_runs_of_users_give_the_lists_of_the_reference(
     """Kernels take a few users at a time: the second such run as the first."""
     for module in (item_level, feature_level, select):
         monkeypatch.setattr(module, "RUN", 7)
+    monkeypatch.setattr(item_level, "MET", 5)
+    monkeypatch.setattr(item_level, "SCORED", 11)
     monkeypatch.setattr(item_level, "WIDE", 150)
     rng = np.random.default_rng(4)
     model = a_model(level.replace("truncated", "feature"), rng, items=200, users=60)
