@@ -124,7 +124,7 @@ def measure(
     snapshot = load_snapshot(store, model.config["snapshot"])
     table = model.catalog.index_of(snapshot.catalog.ids)
     counts = training_counts(model, read_histories(store, snapshot.id), table)
-    top_n = settings.recommend.top_n
+    top_n, share = settings.recommend.top_n, share_of(settings, snapshot.users)
     arguments = {
         "store": store,
         "model_id": model.model_id,
@@ -132,14 +132,12 @@ def measure(
         "table": table,
         "top_n": top_n,
         "exclude_seen": settings.recommend.exclude_seen,
-        "share": share_of(settings, snapshot.users),
+        "share": share,
     }
     with ray_session():
         blocks = over_users(store, snapshot.id, Measure, arguments, settings.recommend.workers)
-        tables, more = (
-            [],
-            counting(round(arguments["share"] * snapshot.users), "customers measured"),
-        )
+        tables = []
+        more = counting(round(share * snapshot.users), "customers measured")
         for table in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
             tables.append(table)
             more(len(table))
@@ -163,7 +161,7 @@ def measure(
         "protocol": protocol,
         "cut": moment_of(model),
         "users": int(np.sum(~measured.new)),
-        "share": arguments["share"],
+        "share": share,
         "headline": {r["metric"]: {k: r[k] for k in kept if k in r} for r in mine},
         "against_popular": {m: {k: row[k] for k in kept[:3]} for m, row in lead.items()},
     }

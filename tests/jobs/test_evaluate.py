@@ -40,6 +40,12 @@ def test_a_draw_of_the_customers_is_measured_anew_where_its_size_changes(tmp_pat
     for protocol in (FOLLOWING, HELD_OUT["user"]):
         assert 0 < first[3][protocol] <= most, protocol
         assert first[3][protocol] < everyone[3][protocol], protocol
+    rules = settings.rules.model_copy(update={"holdout": 0.3})  # whose lift is of everyone's lists
+    held_out = of_users(settings, 9).model_copy(update={"rules": rules})
+    evaluate.evaluate(held_out, shop.store)
+    rows = shop.store.read_table(evaluations_path(settings.night)).to_pylist()
+    followed = {r["users"] for r in rows if r["protocol"] == FOLLOWING}
+    assert followed == {everyone[3][FOLLOWING]}
     assert (first[2], again[2], also[2]) == (False, True, False)
     assert again[0] == first[0]
     assert also[0] == everyone[0]
