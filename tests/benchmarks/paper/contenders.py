@@ -19,10 +19,14 @@ class Contender:
     level: str = "item"
     preset: str = ""  # the paper's settings, searched in the paper's grid
     transitions: bool = False
+    wide: bool = False  # twice as many dimensions, and as much more dropout as they need
 
+
+WIDE, WIDE_DROPOUT = {"dim": 256}, 0.6
 
 CONTENDERS: dict[str, Contender] = {
     "rum-transitions": Contender("rum", transitions=True),
+    "rum-wide": Contender("rum", transitions=True, wide=True),
     "rum-item": Contender("rum"),
     "rum-feature": Contender("rum", "feature"),
     **{name: Contender(name) for name in MODELS if name != "rum"},
@@ -52,8 +56,9 @@ def settings_of(
     values = _log(log)
     of_paper = read_toml(chosen.preset) if chosen.preset else {}
     kind = {"name": chosen.name, "level": chosen.level, "transitions": chosen.transitions}
-    values["model"] = {**of_paper.get("model", {}), **kind}
-    values["train"] = {**of_paper.get("train", {}), "serve": "train"}
+    values["model"] = {**of_paper.get("model", {}), **kind, **(WIDE if chosen.wide else {})}
+    dropout = {"dropout": WIDE_DROPOUT} if chosen.wide else {}
+    values["train"] = {**of_paper.get("train", {}), "serve": "train", **dropout}
     values["history"] = {**values.get("history", {}), "split": split}
     values["tune"] = {
         "space": "paper" if chosen.preset else "default",
