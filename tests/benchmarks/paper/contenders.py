@@ -19,10 +19,12 @@ class Contender:
     level: str = "item"
     preset: str = ""  # the paper's settings, searched in the paper's grid
     transitions: bool = False
-    wide: bool = False  # twice as many dimensions, and as much more dropout as they need
+    wide: bool = False
 
 
-WIDE, WIDE_DROPOUT = {"dim": 256}, 0.6
+# beyond the defaults: twice the dimensions, the dropout that they need, and the patience, for their
+# validation is flat for longer before it rises
+WIDE = {"model": {"dim": 256}, "train": {"dropout": 0.6, "epochs": 40, "patience": 15}}
 
 CONTENDERS: dict[str, Contender] = {
     "rum-transitions": Contender("rum", transitions=True),
@@ -56,9 +58,9 @@ def settings_of(
     values = _log(log)
     of_paper = read_toml(chosen.preset) if chosen.preset else {}
     kind = {"name": chosen.name, "level": chosen.level, "transitions": chosen.transitions}
-    values["model"] = {**of_paper.get("model", {}), **kind, **(WIDE if chosen.wide else {})}
-    dropout = {"dropout": WIDE_DROPOUT} if chosen.wide else {}
-    values["train"] = {**of_paper.get("train", {}), "serve": "train", **dropout}
+    wide = WIDE if chosen.wide else {}
+    values["model"] = {**of_paper.get("model", {}), **kind, **wide.get("model", {})}
+    values["train"] = {**of_paper.get("train", {}), "serve": "train", **wide.get("train", {})}
     values["history"] = {**values.get("history", {}), "split": split}
     values["tune"] = {
         "space": "paper" if chosen.preset else "default",
