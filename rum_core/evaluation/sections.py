@@ -106,9 +106,8 @@ def protocol_note(evaluate: Row | None) -> str:
     share = about.get("share") or 1.0
     if share == 1:
         return note
-    return (
-        f"{note} Measured on {about['users']:,} customers, who were drawn from {share:.1%} of all."
-    )
+    measured = f"{about['users']:,} customers, who were drawn from {100 * share:.1f} % of all"
+    return f"{note} Measured on {measured}."
 
 
 def against(evaluate: Row | None) -> Table | None:

@@ -17,6 +17,7 @@ from rum_core.evaluation.figures import Point, dots, trend
 from rum_core.evaluation.measure import intervals
 from rum_core.evaluation.metrics import METRICS
 from rum_core.evaluation.report import evaluations_path, write_report
+from rum_core.evaluation.sections import protocol_note
 from rum_core.evaluation.tables import show
 from rum_core.settings import Settings, from_dict
 from rum_core.store.layout import Store, write_record
@@ -193,6 +194,15 @@ def test_a_night_that_is_split_by_time_is_not_set_beside_others(
     page, _ = rendered(store, settings)
     assert f"Protocol “time”: the models know what was bought before {moment}" in page
     assert "since 2011-07-01" not in page
+
+
+def test_the_page_says_how_many_were_measured_where_they_are_a_draw() -> None:
+    drawn = {"protocol": "paper", "share": 0.1, "users": 98_765}
+    assert protocol_note(drawn).endswith(
+        " Measured on 98,765 customers, who were drawn from 10.0 % of all."
+    )
+    for everyone in ({**drawn, "share": 1.0}, {"protocol": "paper", "users": 5}, None):
+        assert "drawn" not in protocol_note(everyone)
 
 
 def test_the_page_stands_alone_and_its_links_are_alive(store: Store, settings: Settings) -> None:
