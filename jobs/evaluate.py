@@ -36,7 +36,7 @@ from rum_core.evaluation.measure import (
     training_counts,
 )
 from rum_core.evaluation.metrics import LABELS, METRICS
-from rum_core.evaluation.protocols import ALL, FOLLOWING, HELD_OUT, LIFT, PAPER, drawn
+from rum_core.evaluation.protocols import ALL, FOLLOWING, HELD_OUT, LIFT, PAPER, draw
 from rum_core.evaluation.report import earlier_nights, evaluations_path
 from rum_core.evaluation.tables import interval, percent
 from rum_core.progress import counting
@@ -205,10 +205,10 @@ def following(settings: Settings, store: Store) -> list[Row]:
     if not former or not settings.source.dated:
         return []
     snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
-    everyone = histories = read_histories(store, snapshot.id)
-    share = share_of(settings, snapshot.users)
-    if share < 1 and not settings.rules.holdout:  # a holdout is small enough as it is
-        histories = everyone.take(np.flatnonzero(drawn(everyone.user_ids, share)))
+    everyone = read_histories(store, snapshot.id)
+    # a holdout is small enough as it is
+    share = 1.0 if settings.rules.holdout else share_of(settings, snapshot.users)
+    histories = draw(everyone, share)
     rows: list[Row] = []
     nights: list[Followed] = []
     for listed in former:

@@ -16,7 +16,7 @@ from rum_core.data.cuts import TimeCut, cut_of
 from rum_core.data.histories import Histories
 from rum_core.evaluation import metrics
 from rum_core.evaluation.metrics import METRICS, Floats
-from rum_core.evaluation.protocols import ALL, drawn, held_out_split, segments
+from rum_core.evaluation.protocols import ALL, draw, held_out_split, segments
 from rum_core.evaluation.significance import bootstrap
 from rum_core.ranking.explanation import without_memory
 from rum_core.ranking.ranking import POPULAR, Ranker
@@ -123,8 +123,7 @@ class Measure:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """One row a user with a target: lengths, and each contender's list and METRICS."""
-        histories = Histories.from_table(block)
-        histories = histories.take(np.flatnonzero(drawn(histories.user_ids, self.share)))
+        histories = draw(Histories.from_table(block), self.share)
         split = held_out_split(
             histories,
             cut=cut_of(self.model.config),

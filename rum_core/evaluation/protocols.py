@@ -77,9 +77,14 @@ def held_out_split(histories: Histories, *, cut: Cut, new: Bools, exclude_seen: 
 
 def drawn(user_ids: pa.Array | pa.ChunkedArray, share: float) -> Bools:
     """Which customers (U,) are measured, where that is a share of all."""
-    if share >= 1:
-        return np.ones(len(user_ids), dtype=np.bool_)
     return np.asarray(place_of(user_ids, _DRAW) < share, dtype=np.bool_)
+
+
+def draw(histories: Histories, share: float) -> Histories:
+    """The customers who are measured, where that is a share of all: these very histories if all."""
+    if share >= 1:
+        return histories
+    return histories.take(np.flatnonzero(drawn(histories.user_ids, share)))
 
 
 def end_of(day: date) -> int:

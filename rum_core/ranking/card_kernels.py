@@ -25,11 +25,9 @@ def products(
     users = tl.program_id(0) * BU + tl.arange(0, BU)
     real = users < U
     row = left + users.to(tl.int64) * (D + K * D)
-    places = users[:, None].to(tl.int64) * KEEP + tl.arange(0, KEEP)[None, :]
-    scores = tl.load(heap_scores + places, mask=real[:, None], other=float("inf"))
-    items = tl.load(heap_items + places, mask=real[:, None], other=-1)
-    first = tl.load(seen_offsets + users, mask=real, other=0)
-    last = tl.load(seen_offsets + users + 1, mask=real, other=0)
+    places = _places(users, KEEP)
+    scores, items = _kept(heap_scores, heap_items, places, real)
+    first, last = _barred(seen_offsets, users, real)
     for start in range(0, C, BI):
         at = start + tl.arange(0, BI)
         tile = tl.load(candidates + at, mask=at < C, other=0)
@@ -62,11 +60,9 @@ def attention(
     users = tl.program_id(0) * BU + tl.arange(0, BU)
     real = users < U
     row = p + users.to(tl.int64) * D
-    places = users[:, None].to(tl.int64) * KEEP + tl.arange(0, KEEP)[None, :]
-    scores = tl.load(heap_scores + places, mask=real[:, None], other=float("inf"))
-    items = tl.load(heap_items + places, mask=real[:, None], other=-1)
-    first = tl.load(seen_offsets + users, mask=real, other=0)
-    last = tl.load(seen_offsets + users + 1, mask=real, other=0)
+    places = _places(users, KEEP)
+    scores, items = _kept(heap_scores, heap_items, places, real)
+    first, last = _barred(seen_offsets, users, real)
     for start in range(0, C, BI):
         at = start + tl.arange(0, BI)
         tile = tl.load(candidates + at, mask=at < C, other=0)
@@ -96,6 +92,26 @@ def attention(
         scores, items = _keep(found, tile, scores, items, seen, first, last, steps, KEEP, BI)
     tl.store(heap_scores + places, scores, mask=real[:, None])
     tl.store(heap_items + places, items, mask=real[:, None])
+
+
+@triton.jit
+def _places(users, KEEP: tl.constexpr):
+    """Where the heaps of users (BU,) lie (BU, KEEP)."""
+    return users[:, None].to(tl.int64) * KEEP + tl.arange(0, KEEP)[None, :]
+
+
+@triton.jit
+def _kept(heap_scores, heap_items, places, real):
+    """Scores and items (BU, KEEP) that are kept so far; who is not real lets nothing in."""
+    scores = tl.load(heap_scores + places, mask=real[:, None], other=float("inf"))
+    return scores, tl.load(heap_items + places, mask=real[:, None], other=-1)
+
+
+@triton.jit
+def _barred(seen_offsets, users, real):
+    """Where the items begin and end (BU,) that users may not get."""
+    first = tl.load(seen_offsets + users, mask=real, other=0)
+    return first, tl.load(seen_offsets + users + 1, mask=real, other=0)
 
 
 @triton.jit

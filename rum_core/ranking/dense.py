@@ -67,9 +67,9 @@ class _Products:
 
     def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m = self.model
-        length = np.sqrt((self.h**2).sum(axis=1))
         with np.errstate(over="ignore"):
             left = self.h.astype(np.float32)
+        length = np.sqrt((self.h**2).sum(axis=1))
         of_items = (length, m.norms, m.bias, m.columns, TILE)
         return keep_products(left, *of_items, self.block, most, m.card)
 
