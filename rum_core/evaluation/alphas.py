@@ -4,9 +4,6 @@ The evaluated model, trained as it was, ranks with each alpha in turn; with coun
 without them, which shows what is learned alone. A bounded draw of customers is measured.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
-
 import numpy as np
 
 from rum_core.data.cuts import cut_of
@@ -14,7 +11,7 @@ from rum_core.data.histories import Histories
 from rum_core.evaluation.measure import Row, intervals, new_users
 from rum_core.evaluation.metrics import hit_places, per_user
 from rum_core.evaluation.protocols import ALPHA, held_out_split
-from rum_core.ranking.ranking import Ranker
+from rum_core.ranking.weights import Weight, lists_at
 from rum_core.store.checkpoint import SavedModel
 
 STEPS = 10  # from 0 to the model's alpha, or to 1 where that is less
@@ -42,10 +39,12 @@ def alpha_rows(
     chosen = np.sort(np.random.default_rng(seed).permutation(trained)[:users])
     train = split.train.take(chosen).remap(table)
     targets = split.targets.take(chosen).remap(table)
-    values = {}
-    for name, alpha, changed in _variants(model):
-        ranking = Ranker(changed).rank(train, top_n=top_n, exclude_seen=exclude_seen)
-        values[name, alpha] = per_user(hit_places(ranking.items, targets), targets.lengths)
+    series = _series(model)
+    lists = lists_at(model, list(series), train, top_n=top_n, exclude_seen=exclude_seen)
+    values = {
+        (name, weight.alpha): per_user(hit_places(items, targets), targets.lengths)
+        for (weight, name), items in zip(series.items(), lists, strict=True)
+    }
     found = intervals(values, resamples=resamples, seed=seed)
     plain = {"protocol": ALPHA, "k": top_n}
     return [
@@ -55,13 +54,12 @@ def alpha_rows(
     ]
 
 
-def _variants(model: SavedModel) -> Iterator[tuple[str, float, SavedModel]]:
-    name = str(model.config["model"])
+def _series(model: SavedModel) -> dict[Weight, str]:
+    """The weights that are measured, and the name of each one's series."""
+    name, counts = str(model.config["model"]), bool(model.config.get("transitions"))
     largest = max(1.0, float(model.config["alpha"]))
-    configs = {name: model.config}
-    if model.config.get("transitions"):
-        configs[LEARNED.format(name=name)] = {**model.config, "transitions": False}
-    for said, config in configs.items():
-        for step in range(STEPS + 1):
-            alpha = round(largest * step / STEPS, 6)
-            yield said, alpha, replace(model, config={**config, "alpha": alpha})
+    alphas = [round(largest * step / STEPS, 6) for step in range(STEPS + 1)]
+    found = {Weight(alpha, counts): name for alpha in alphas}
+    if counts:
+        found |= {Weight(alpha, False): LEARNED.format(name=name) for alpha in alphas}
+    return found

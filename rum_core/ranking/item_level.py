@@ -68,6 +68,16 @@ class ItemLevel:
             device, self.q, self.bias, alpha=self.alpha, beta=self.beta, counted=self.counted
         )
 
+    def parts(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What scores of all candidates, p* . q + alpha READ + b + v, are made of: p* . q, the
+        READ and v, what is counted, each (U, C) float64."""
+        memory = _Memory(self, block)
+        of = (memory.slots, memory.offsets, memory.p64, self.q64, self.alpha, self.beta)
+        rows, decay = (self.counted.rows, self.counted.decay) if self.counted else (NO_ROWS, 0.0)
+        w, c = self.counted.mixture if self.counted else (0.0, 0.0)
+        base, read, counted = kernels.parts(block.candidates, of, rows, decay)
+        return base, read, w * np.log1p(c * counted)
+
     def lists(
         self, block: Block, top_n: int, because: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

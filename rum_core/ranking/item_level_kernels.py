@@ -190,6 +190,35 @@ def exact(
     return scores
 
 
+@njit(cache=True, parallel=True)
+def parts(items: Any, memory: Any, rows: Any, decay: float) -> Any:
+    """What scores of all users (U,) for items (C,) are made of, by the sums that `exact` makes:
+    p* . q, the READ and s, (U, C) float64 each."""
+    slots, offsets, p, q, _, beta = memory
+    indptr, indices, weights = rows
+    base, read, counted = np.zeros((3, len(offsets) - 1, len(items)))
+    place = np.full(len(q), -1, np.int64)
+    for c in range(len(items)):
+        place[items[c]] = c
+    for u in prange(len(offsets) - 1):
+        mine = slots[offsets[u] : offsets[u + 1]]
+        held = _gather(q, mine)
+        w = np.empty(held.shape[1])
+        for c in range(len(items)):
+            for d in range(q.shape[1]):
+                base[u, c] += p[u, d] * q[items[c], d]
+            _meet(q[items[c]], held, w)
+            read[u, c] = attend(w[: len(mine)], beta)
+        weight = 1.0
+        for k in range(len(mine) - 1 if len(indptr) else -1, -1, -1):
+            for n in range(indptr[mine[k]], indptr[mine[k] + 1]):
+                c = place[indices[n]]
+                if c >= 0:
+                    counted[u, c] += weight * weights[n]
+            weight *= decay
+    return base, read, counted
+
+
 @njit(cache=True)
 def _gather(q: Any, slots: Any) -> Any:
     """A user's memory as (D, slots), so that sums over d run side by side for all slots, with zeros

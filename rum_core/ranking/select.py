@@ -67,13 +67,25 @@ def exact_top(
     for start in range(0, len(wide), at_once):
         some = wide[start : start + at_once]
         every = np.broadcast_to(block.candidates, (len(some), len(block.candidates)))
-        for user, row in zip(some, _rounded(level.exact(some, every)), strict=True):
-            seen = block.seen[block.seen_offsets[user] : block.seen_offsets[user + 1]]
-            free = ~np.isin(block.candidates, seen, assume_unique=True)
-            items[user], scores[user] = -1, -np.inf
-            chosen, values = top(block.candidates[free], row[free], tie_rank, top_n)
-            items[user, : len(chosen)], scores[user, : len(chosen)] = chosen, values
+        items[some], scores[some] = top_of_all(
+            level.exact(some, every), block.take(some), tie_rank, top_n
+        )
     return items, scores
+
+
+def top_of_all(
+    scores: np.ndarray, block: Block, tie_rank: np.ndarray, top_n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lists (U, N) and their scores (U, N), as `exact_top` gives them, by scores (U, C) float64 of
+    all candidates."""
+    found = np.full((len(block), top_n), -1, np.int32)
+    values = np.full((len(block), top_n), -np.inf, np.float32)
+    for user, row in enumerate(_rounded(scores)):
+        seen = block.seen[block.seen_offsets[user] : block.seen_offsets[user + 1]]
+        free = ~np.isin(block.candidates, seen, assume_unique=True)
+        chosen, best_values = top(block.candidates[free], row[free], tie_rank, top_n)
+        found[user, : len(chosen)], values[user, : len(chosen)] = chosen, best_values
+    return found, values
 
 
 def _decided(
