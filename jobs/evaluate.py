@@ -6,6 +6,7 @@ and itself without memory; published lists meet the purchases of the days after 
 
 import logging
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,14 +17,14 @@ import pyarrow.compute as pc
 from jobs.runtime import over_users, ray_session, run_job
 from rum_core import schema
 from rum_core.data.cuts import TimeCut, cut_of
-from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
+from rum_core.data.histories import Histories
+from rum_core.data.snapshots import each_part, latest_snapshot, load_snapshot
 from rum_core.errors import RumError
 from rum_core.evaluation.alphas import alpha_rows
 from rum_core.evaluation.following import (
     PUBLISHED,
     following_rows,
     following_values,
-    known_at,
     places,
 )
 from rum_core.evaluation.lift import DIFFERENCE, OTHERS, Followed, lift_rows
@@ -36,7 +37,7 @@ from rum_core.evaluation.measure import (
     training_counts,
 )
 from rum_core.evaluation.metrics import LABELS, METRICS
-from rum_core.evaluation.protocols import ALL, FOLLOWING, HELD_OUT, LIFT, PAPER, draw
+from rum_core.evaluation.protocols import ALL, FOLLOWING, HELD_OUT, LIFT, PAPER, bought_by, draw
 from rum_core.evaluation.report import earlier_nights, evaluations_path
 from rum_core.evaluation.tables import interval, percent
 from rum_core.progress import counting
@@ -123,7 +124,9 @@ def measure(
     """Held-out rows of all contenders, and what the record says of them."""
     snapshot = load_snapshot(store, model.config["snapshot"])
     table = model.catalog.index_of(snapshot.catalog.ids)
-    counts = training_counts(model, read_histories(store, snapshot.id), table)
+    counts = np.zeros(len(model.catalog), np.int64)
+    for part in each_part(store, snapshot):
+        counts += training_counts(model, part, table)
     top_n, share = settings.recommend.top_n, share_of(settings, snapshot.users)
     arguments = {
         "store": store,
@@ -179,7 +182,7 @@ def sweep(settings: Settings, store: Store, model: SavedModel) -> list[Row]:
     snapshot = load_snapshot(store, model.config["snapshot"])
     return alpha_rows(
         model,
-        read_histories(store, snapshot.id),
+        each_part(store, snapshot),
         model.catalog.index_of(snapshot.catalog.ids),
         users=settings.evaluate.alpha_users,
         top_n=settings.recommend.top_n,
@@ -205,13 +208,16 @@ def following(settings: Settings, store: Store) -> list[Row]:
     if not former or not settings.source.dated:
         return []
     snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
-    everyone = read_histories(store, snapshot.id)
     # a holdout is small enough as it is
     share = 1.0 if settings.rules.holdout else share_of(settings, snapshot.users)
-    histories = draw(everyone, share)
+    known, drawn = np.zeros((len(former), len(snapshot.catalog)), np.int64), []
+    for part in each_part(store, snapshot):
+        known += bought_by(part, former, len(snapshot.catalog))
+        drawn.append(draw(part, share))
+    histories = Histories.joined(drawn)
     rows: list[Row] = []
     nights: list[Followed] = []
-    for listed in former:
+    for listed, purchases in zip(former, known, strict=True):
         columns = [schema.USER_ID, schema.RANK, schema.ITEM_ID, schema.MODEL_ID, schema.SOURCE]
         lists = store.read_table(f"{night_path(listed)}/{FILE}", columns)
         if not len(lists):
@@ -219,7 +225,7 @@ def following(settings: Settings, store: Store) -> list[Row]:
         last = min(listed + timedelta(days=settings.evaluate.follow_days), settings.night)
         users, values = following_values(
             histories,
-            known_at(everyone, snapshot.catalog, listed),
+            replace(snapshot.catalog, purchases=purchases),
             lists,
             listed=listed,
             until=last,

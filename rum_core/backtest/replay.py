@@ -6,6 +6,7 @@ customers who then bought are ranked, for a list depends on its own customer alo
 """
 
 import time
+from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -15,9 +16,9 @@ from rum_core import schema
 from rum_core.data.cuts import TimeCut
 from rum_core.data.histories import Histories
 from rum_core.data.snapshots import Snapshot
-from rum_core.evaluation.following import PUBLISHED, following_values, known_at
+from rum_core.evaluation.following import PUBLISHED, following_values
 from rum_core.evaluation.metrics import METRICS, Floats
-from rum_core.evaluation.protocols import bought_between, end_of
+from rum_core.evaluation.protocols import bought_between, bought_by, end_of
 from rum_core.ranking.ranking import POPULAR, Ranker
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel
@@ -51,9 +52,10 @@ def replay(
         began = time.monotonic()
         lists = lists_of(settings, everyone, snapshot, ranker, night)
         rank_seconds = time.monotonic() - began
+        known = bought_by(everyone, [night], len(snapshot.catalog))[0]
         users, values = following_values(
             everyone,
-            known_at(everyone, snapshot.catalog, night),
+            replace(snapshot.catalog, purchases=known),
             lists,
             listed=night,
             until=night + timedelta(days=settings.evaluate.follow_days),

@@ -4,6 +4,7 @@ The training part of a user with n purchases is the first floor(0.7 n) + 1; its 
 validation cut, the rest before them is what selection fits on. `cuts.py` cuts by time as well.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,6 +57,17 @@ class Histories:
             offsets - offsets[0],
             flat,
             times.flatten().to_numpy(),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["Histories"]) -> "Histories":
+        """The users of all parts, one after another; at least one part."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(
+            pa.concat_arrays([part.user_ids for part in parts]),
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            np.concatenate([part.items for part in parts]),
+            np.concatenate([part.times for part in parts]),
         )
 
     def spans(self, start: np.ndarray, stop: np.ndarray) -> "Histories":

@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Annotated, Any
@@ -117,6 +118,14 @@ def latest_snapshot(store: Store, night: date) -> str:
     newest = max(nights[name] for name in earlier)
     same = [name for name in earlier if nights[name] == newest]
     return max(same, key=lambda name: store.modified(f"{MANIFESTS}/{name}.json"))
+
+
+def each_part(store: Store, snapshot: Snapshot) -> Iterator[Histories]:
+    """The users of a snapshot in the order of user_index, a part at a time."""
+    for file in snapshot.files:
+        histories = Histories.from_table(store.read_table(file))
+        histories.check(len(snapshot.catalog))
+        yield histories
 
 
 def read_histories(store: Store, snapshot_id: str) -> Histories:

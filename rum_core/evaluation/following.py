@@ -16,7 +16,7 @@ from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.evaluation.measure import Row, intervals
 from rum_core.evaluation.metrics import METRICS, Floats, hit_places, per_user
-from rum_core.evaluation.protocols import FOLLOWING, bought_between, end_of, followed
+from rum_core.evaluation.protocols import FOLLOWING, bought_between, followed
 from rum_core.ranking.ranking import POPULAR, rank
 from rum_core.store.checkpoint import SavedModel
 
@@ -33,11 +33,6 @@ def following_rows(
     return [{**plain, "model": name, **row} for name, rows in found.items() for row in rows]
 
 
-def known_at(everyone: Histories, catalog: Catalog, listed: date) -> Catalog:
-    """The catalogue with the purchases that were made up to the end of the night `listed`."""
-    return catalog.counting(everyone.items[everyone.times < end_of(listed)])
-
-
 def following_values(
     histories: Histories,
     catalog: Catalog,
@@ -52,8 +47,8 @@ def following_values(
     night `listed` (user_id, rank, item_id) and of MostPopular's, which are as long, to N places.
 
     `histories` are of those who are measured, in a snapshot of `until` or later; `catalog` is its
-    catalogue with the purchases of `known_at`. Customers count who had a list and
-    then bought, up to `until`, an item that it could have held.
+    catalogue with the purchases of all up to the end of `listed` (`bought_by`). Customers count who
+    had a list and then bought, up to `until`, an item that it could have held.
     """
     n = places(lists, top_n)
     lists = lists.filter(pc.less_equal(lists[schema.RANK], n))

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rum_core.data.cuts import TimeCut, cut_of
 from rum_core.data.histories import Histories
@@ -83,14 +82,13 @@ def new_users(model: SavedModel, histories: Histories) -> Bools:
             lengths = cut.lengths(histories, "train")
         few: Bools = lengths < int(model.config.get("min_purchases", 1))
         return few
-    ids = histories.user_ids.cast(model.users.type)
-    known = pc.is_in(ids, value_set=model.users).to_numpy(zero_copy_only=False)
-    return np.asarray(~known, dtype=np.bool_)
+    unknown: Bools = model.rows(histories.user_ids) < 0
+    return unknown
 
 
 def training_counts(model: SavedModel, histories: Histories, table: np.ndarray) -> np.ndarray:
-    """Purchases of each item (I,) int64 of the model in the training parts of its users; cut by
-    time, those of anybody before the moment.
+    """Purchases of each item (I,) int64 of the model in the training parts of its users among
+    these; cut by time, those of anybody before the moment.
 
     `table[i]` is the model's index of item i of the histories, -1 where it has none.
     """
@@ -116,8 +114,9 @@ class Measure:
         share: float = 1.0,
     ) -> None:
         """`share`: of the customers, that are measured."""
-        self.model = load_model(store, model_id)
-        self.rankers = {n: Ranker(m) for n, m in contenders(self.model, counts).items()}
+        models = contenders(load_model(store, model_id), counts)
+        self.model = next(iter(models.values()))
+        self.rankers = {name: Ranker(model) for name, model in models.items()}
         self.table, self.top_n, self.exclude_seen = table, top_n, exclude_seen
         self.share = share
 

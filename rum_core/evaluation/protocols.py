@@ -6,7 +6,7 @@ list against what its customers bought in the days after it. "lift": the same, o
 got the model's lists and of those held out. "alpha": as the first two, by the weight of the memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -87,10 +87,27 @@ def draw(histories: Histories, share: float) -> Histories:
     return histories.take(np.flatnonzero(drawn(histories.user_ids, share)))
 
 
+def first_drawn(user_ids: pa.Array | pa.ChunkedArray, n: int) -> npt.NDArray[np.int64]:
+    """Those n of customers (U,), all where there are fewer, who are measured at any share that
+    n are measured at, in the order in which a larger share takes them in."""
+    return np.argsort(place_of(user_ids, _DRAW), kind="stable")[:n]
+
+
 def end_of(day: date) -> int:
     """The first microsecond (since 1970, UTC) that is not in the day."""
     after = datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC)
     return int(after.timestamp()) * 1_000_000
+
+
+def bought_by(histories: Histories, nights: Sequence[date], items: int) -> np.ndarray:
+    """Purchases of each of I items up to the end of each of these nights, ascending: (nights, I)
+    int64. Of parts of the customers, the sum is that of all."""
+    ends = np.array([end_of(night) for night in nights])
+    since = np.searchsorted(ends, histories.times, side="right")  # the first night that knows it
+    known = since < len(nights)
+    cells = since[known] * items + histories.items[known]
+    counts = np.bincount(cells, minlength=len(nights) * items).reshape(len(nights), items)
+    return np.cumsum(counts, axis=0)
 
 
 def bought_between(histories: Histories, first: date, last: date) -> Bools:

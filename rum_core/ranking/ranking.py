@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pkgutil import resolve_name
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 
 from rum_core.data.histories import Histories
 from rum_core.errors import RumError, one_line
@@ -85,7 +83,6 @@ class Ranker:
         if device:
             self._use(device)
         self.popular = MostPopular.of(self.model)
-        self.users = pd.Index(_values(model.users))
 
     def rank(
         self,
@@ -147,10 +144,7 @@ class Ranker:
 
     def rows(self, histories: Histories) -> np.ndarray:
         """Each user's row (U,) of the table of users, -1 where there is none."""
-        if "user" not in self.model.tensors or len(self.users) == 0:
-            return np.full(len(histories), -1, dtype=np.int64)
-        ids = histories.user_ids.cast(self.model.users.type)
-        return np.asarray(self.users.get_indexer(pd.Index(_values(ids))), dtype=np.int64)
+        return self.model.rows(histories.user_ids)
 
 
 def rank(
@@ -211,7 +205,3 @@ def empty_ranking(users: int, top_n: int, because: int, rules: int = 0) -> Ranki
         np.zeros(users, dtype=bool),
         np.zeros((users, rules), np.int64),
     )
-
-
-def _values(ids: pa.Array) -> np.ndarray:
-    return np.asarray(ids.to_numpy(zero_copy_only=False))

@@ -42,10 +42,11 @@ def lists_at(
 
     RankError if no list of N could be made.
     """
-    asked = {"top_n": top_n, "exclude_seen": exclude_seen}
     ranker = Ranker(model)
     if not isinstance(ranker.scorer, ItemLevel):
-        return np.stack([Ranker(w.of(model)).rank(histories, **asked).items for w in weights])
+        rankers = [Ranker(weight.of(model)) for weight in weights]
+        lists = [r.rank(histories, top_n=top_n, exclude_seen=exclude_seen) for r in rankers]
+        return np.stack([ranking.items for ranking in lists])
     known, able = histories.known(), candidate_items(model, None, top_n)
     block = Block.of(ranker.rows(histories), known, able, exclude_seen=exclude_seen)
     found = np.empty((len(weights), len(block), top_n), np.int32)

@@ -5,9 +5,11 @@ config.json is there: it is written last, and names the other files with their c
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
@@ -36,6 +38,17 @@ class SavedModel:
     users: pa.Array  # (U,) ids of the rows of `user`
     metrics: dict[str, Any]
     boost: np.ndarray | None = None  # (I,) float64 what a shop adds to scores tonight; never stored
+
+    def rows(self, user_ids: pa.Array) -> np.ndarray:
+        """Each user's row (U,) int64 of the table of users, -1 where there is none."""
+        if "user" not in self.tensors or len(self.users) == 0:
+            return np.full(len(user_ids), -1, dtype=np.int64)
+        ids = user_ids.cast(self.users.type).to_numpy(zero_copy_only=False)
+        return np.asarray(self._index.get_indexer(pd.Index(ids)), dtype=np.int64)
+
+    @cached_property
+    def _index(self) -> Any:
+        return pd.Index(self.users.to_numpy(zero_copy_only=False))
 
 
 def model_dir(model_id: str) -> str:

@@ -33,7 +33,12 @@ def the_case(level: str, alpha: float = 0.7):
 
 def sweep(model: SavedModel, histories, users: int = 1000) -> list[dict]:
     table = np.arange(ITEMS, dtype=np.int32)
-    return alpha_rows(model, histories, table, users=users, resamples=100, seed=0, **ASKED)
+    asked = {"users": users, "resamples": 100, "seed": 0, **ASKED}
+    rows = alpha_rows(model, [histories], table, **asked)
+    backwards = np.arange(len(histories))[::-1]
+    parts = [histories.take(some) for some in np.array_split(backwards, 4)]
+    assert alpha_rows(model, parts, table, **asked) == rows  # whatever the parts
+    return rows
 
 
 def held_out(model: SavedModel, histories) -> np.ndarray:

@@ -81,3 +81,12 @@ def test_a_slice_of_a_table_is_those_users(lists, start, chunks):
     assert (
         found.user_ids.to_pylist() == [f"u{n}" for n in range(len(lists))][start : start + chunks]
     )
+
+
+def test_parts_joined_are_the_whole():
+    whole = made([[1, 2], [], [3], [4, 5, 6]])
+    parts = [whole.take(np.arange(*ends)) for ends in ((0, 1), (1, 1), (1, 4))]
+    joined = Histories.joined(parts)
+    assert joined.user_ids.equals(whole.user_ids)
+    for name in ("offsets", "items", "times"):
+        assert getattr(joined, name).tolist() == getattr(whole, name).tolist()

@@ -11,7 +11,7 @@ import pytest
 from rum_core import schema
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
-from rum_core.evaluation.following import following_rows, following_values, known_at, places
+from rum_core.evaluation.following import following_rows, following_values, places
 from rum_core.evaluation.measure import (
     Measure,
     Measured,
@@ -21,7 +21,7 @@ from rum_core.evaluation.measure import (
     new_users,
     training_counts,
 )
-from rum_core.evaluation.protocols import drawn, end_of
+from rum_core.evaluation.protocols import bought_by, drawn, end_of
 from rum_core.ranking.ranking import rank
 from rum_core.store.checkpoint import SavedModel, save_model
 from rum_core.store.layout import Store
@@ -218,7 +218,8 @@ def test_earlier_lists_by_hand() -> None:
 
     def measured(lists: pa.Table, *, listed: date, top_n: int) -> list[Row]:
         asked = {"listed": listed, "until": until, "top_n": top_n, "exclude_seen": True}
-        known = known_at(histories, catalog, listed)
+        counts = bought_by(histories, [listed], len(catalog))[0]
+        known = replace(catalog, purchases=counts)
         _, values = following_values(histories, known, lists, **asked)
         k = places(lists, top_n)
         return following_rows(values, listed=listed, k=k, resamples=100, seed=0)

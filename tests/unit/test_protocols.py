@@ -1,6 +1,6 @@
 """The cuts: what a list may use and what it is measured on."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +11,11 @@ from rum_core.data.cuts import UserCut
 from rum_core.data.histories import Histories, part_length
 from rum_core.evaluation.protocols import (
     SEGMENTS,
+    bought_by,
     distinct,
+    drawn,
     end_of,
+    first_drawn,
     followed,
     held_out_split,
     segments,
@@ -93,3 +96,29 @@ def test_which_logs_are_dated() -> None:
     assert from_dict({"source": {"format": "movielens"}}).source.dated
     assert not from_dict({"source": {"format": "rum"}}).source.dated
     assert not from_dict({"source": {"columns": {"order": "pos"}}}).source.dated
+
+
+@given(rows, st.lists(st.integers(0, 12), min_size=1, max_size=4, unique=True))
+def test_what_was_bought_by_each_night_agrees_with_a_loop(
+    bought: list[list[int]], days: list[int]
+) -> None:
+    nights = [date(2026, 11, 1) + timedelta(days=day) for day in sorted(days)]
+    first = end_of(date(2026, 10, 31))
+    times = [[first + n * 43_200_000_000 for n in range(len(r))] for r in bought]  # half a day
+    found = bought_by(histories(bought, times), nights, 7)
+    for night, counts in zip(nights, found, strict=True):
+        known = [
+            i
+            for r, t in zip(bought, times, strict=True)
+            for i, at in zip(r, t, strict=True)
+            if at < end_of(night)
+        ]
+        assert counts.tolist() == [known.count(item) for item in range(7)]
+
+
+def test_the_first_of_the_draw_are_those_of_a_small_share() -> None:
+    ids = pa.array(range(2000), pa.int64())
+    few = np.flatnonzero(drawn(ids, 0.05))
+    assert 60 < len(few) < 140
+    assert sorted(first_drawn(ids, len(few))) == few.tolist()
+    assert first_drawn(ids.slice(0, 3), 5).tolist() == first_drawn(ids.slice(0, 3), 3).tolist()
