@@ -13,6 +13,7 @@ from ray.tune.search.sample import Domain
 from rum_core.errors import RumError
 from rum_core.models.registry import MODELS
 from rum_core.settings import Settings, from_dict
+from rum_core.training.pairs import TRIED
 
 Space = dict[str, Domain]
 Point = dict[str, Any]
@@ -75,6 +76,9 @@ def points_of(settings: Settings) -> list[Point]:
         return _grid(settings)[: settings.tune.trials]
     model = settings.model
     space = DEFAULT[model.name] | (_PAIRS if model.counts else {})
+    if model.chooses_pairs:
+        chosen = {f"model.{name}" for step in TRIED for name in step[0]}
+        space = {name: domain for name, domain in space.items() if name not in chosen}
     if model.name == "rum" and model.level == "feature":
         space |= _OF_FEATURES
     drawn = [_drawn(space, settings.train.seed, n) for n in range(1, settings.tune.trials)]

@@ -270,6 +270,13 @@ class Model(Section):
         description="itemknn: added to the denominator of the cosine, against chance pairs",
         json_schema_extra=_of("itemknn"),
     )
+    pairs: Literal["chosen", "given"] = Field(
+        "chosen",
+        description="seqknn, transitions: decay, backward, from_power, to_power and gap are chosen "
+        "on validation before anything is learned, one after another from few values, beginning "
+        "with those given; given: they are as given, as always where nothing validates",
+        json_schema_extra=_of("seqknn", TRANSITIONS),
+    )
     gap: int = Field(
         10,
         ge=1,
@@ -350,6 +357,11 @@ class Model(Section):
     def counts(self) -> bool:
         """Whether it is RUM with counted transitions."""
         return self.name == "rum" and self.level == "item" and self.transitions
+
+    @property
+    def chooses_pairs(self) -> bool:
+        """Whether it counts pairs in a way that is chosen on validation."""
+        return self.pairs == "chosen" and (self.counts or self.name == "seqknn")
 
     def used(self) -> dict[str, Any]:
         """The settings that mean something to the model chosen."""

@@ -1,9 +1,11 @@
 """Models in closed form: the phases of `loop`, each one call of a plain function, on one machine.
 
-No epoch is chosen: "select" only says what the model is worth on the validation cut.
+No epoch is chosen: "select" says what the model is worth on the validation cut, and before that
+how pairs are counted, where they are.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from rum_core.models.registry import made_by
 from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel
 from rum_core.training.loop import PARTS, Progress, check, material, phases_of
+from rum_core.training.pairs import choose, with_pairs
 from rum_core.training.past import Past
 from rum_core.training.step import Worker
 from rum_core.training.validation import validate
@@ -29,7 +32,12 @@ def fit_closed(
     check(settings, *log["train"][1:])
     fit: Fit = made_by(settings.model.name)
     progress = Progress(finished=True)
-    for phase in phases_of(settings, *log["train"][:2]):
+    phases = phases_of(settings, *log["train"][:2])
+    if phases[0] == "select":
+        cut, histories, catalog = log["select"]
+        progress = replace(progress, pairs=choose(settings, histories, catalog, cut, Worker()))
+        settings = with_pairs(settings, progress.pairs)
+    for phase in phases:
         cut, histories, catalog = log[phase]
         part = cut.part(histories, PARTS[phase])
         known = catalog.counting(part.items)
@@ -39,5 +47,5 @@ def fit_closed(
             nobody = histories.user_ids.slice(0, 0)
             saved = SavedModel("validated", config_of(settings), tensors, known, nobody, {})
             validation = tuple(validate(settings, [saved], histories, cut, Worker()))
-        progress = Progress(phase, finished=True, validation=validation)
+        progress = replace(progress, phase=phase, validation=validation)
         yield progress, tensors

@@ -25,6 +25,7 @@ from rum_core.store.checkpoint import SavedModel
 from rum_core.training.batches import epoch_batches, make_batch, stream
 from rum_core.training.mixture import USUAL, mixture, validate_mixed
 from rum_core.training.optimizers import Optimizers
+from rum_core.training.pairs import Pairs, choose, with_pairs
 from rum_core.training.past import Past
 from rum_core.training.sampling import Bought
 from rum_core.training.step import Worker, step
@@ -51,6 +52,7 @@ class Progress:
     validation: tuple[float, ...] = ()  # NDCG after each epoch of "select"
     loss: float = 0.0  # a purchase, mean over the last epoch
     weight: float = USUAL  # of counted transitions, as it validated best; where the model counts
+    pairs: Pairs = field(default_factory=dict)  # how they are counted, where that was chosen
 
     def metrics(self) -> dict[str, Any]:
         """What a stored model says of its training."""
@@ -107,7 +109,8 @@ def fit(
 ) -> Iterator[State]:
     """Train on histories of U users over this catalogue (no index is -1): a State after each epoch.
 
-    "select" fits on part "fit" and chooses how many epochs the others run, by validation;
+    "select" fits on part "fit" and chooses by validation how pairs are counted, where they are,
+    and how many epochs the others run;
     "train" fits on the training part; "all" on all purchases. Each starts from the same first
     values; with a `past` the first two know that alone. Raises TrainError when there is nothing to
     learn from, or the numbers are not finite.
@@ -118,6 +121,10 @@ def fit(
     phases = phases_of(settings, *log["train"][:2])
     if progress.phase not in phases:
         progress = replace(progress, phase=phases[0])
+    if phases[0] == "select" and not progress.pairs:
+        cut, histories, catalog = log["select"]
+        progress = replace(progress, pairs=choose(settings, histories, catalog, cut, worker))
+    settings = with_pairs(settings, progress.pairs)
     for phase in phases[phases.index(progress.phase) :]:
         if phase != progress.phase:
             progress = replace(progress, phase=phase, epoch=0, finished=False)

@@ -17,10 +17,11 @@ from rum_core.store.checkpoint import SavedModel
 from rum_core.store.layout import fingerprint
 from rum_core.training.closed import Tensors, fit_closed
 from rum_core.training.loop import PARTS, Progress, Resume, State, fit
+from rum_core.training.pairs import with_pairs
 from rum_core.training.past import Past
 from rum_core.training.step import Worker
 
-RECIPE_VERSION = 4  # of what a model is made by: another one makes another model of the same data
+RECIPE_VERSION = 5  # of what a model is made by: another one makes another model of the same data
 NO_MATTER = {"train": {"workers", "device", "every_days"}}  # to the numbers
 
 
@@ -109,7 +110,7 @@ def _model(
     return SavedModel(
         f"{name}-{part}",
         {
-            **config_of(settings),
+            **config_of(with_pairs(settings, progress.pairs)),
             **values["history"],
             **(asdict(past.cut) if past else {}),
             "part": part,

@@ -28,7 +28,7 @@ def test_every_draw_is_a_setting_that_the_model_uses(name: str) -> None:
         assert {f"{s}.{n}": values[s][n] for s, n in (key.split(".") for key in point)} == point
     assert settled(settings, by_section(points[0])) == settings  # as given
     tried = {str(point) for point in points}
-    assert len(tried) == len(points)
+    assert len(tried) > 0.9 * len(points)  # few of three digits are drawn twice
     if not MODELS[name].gradients:
         assert not any(key.startswith("train.") for key in points[0])
 
@@ -39,6 +39,16 @@ def test_counted_transitions_have_settings_of_their_own() -> None:
     points = points_of(settings)
     assert {*points[0]} - {*plain[0]} == {*points_of(settings_of("seqknn"))[0]}
     assert not settled(settings, by_section(points[2])).model.unused()
+
+
+@pytest.mark.parametrize("name", ["rum", "seqknn"])
+def test_what_is_chosen_before_training_is_searched_only_where_it_is_given(name: str) -> None:
+    chosen, given = (
+        points_of(from_dict({"model": {"name": name, "pairs": pairs}, "tune": {"trials": 2}}))[1]
+        for pairs in ("chosen", "given")
+    )
+    theirs = {"decay", "backward", "from_power", "to_power", "gap"}
+    assert {*given} - {*chosen} == {f"model.{field}" for field in theirs}
 
 
 def test_a_trial_is_the_same_however_many_there_are() -> None:

@@ -21,6 +21,7 @@ from rum_core.store.checkpoint import SavedModel
 from rum_core.training.closed import fit_closed
 from rum_core.training.loop import Progress, Resume, State, TrainError, fit
 from rum_core.training.mixture import USUAL, WEIGHTS, mixture
+from rum_core.training.pairs import with_pairs
 from rum_core.training.step import Worker
 from tests import oracle
 
@@ -232,8 +233,9 @@ def test_the_weight_of_counted_transitions_is_the_one_that_validates_best() -> N
         if state.progress.phase != "select":
             taken.add(float(tensors["mixture"][0]))
             continue
+        scored = with_pairs(chosen, state.progress.pairs)
         of_weight = {
-            w: ndcg_by_oracle(chosen, HISTORIES, tensors | mixture(w), chosen.recommend.top_n)
+            w: ndcg_by_oracle(scored, HISTORIES, tensors | mixture(w), scored.recommend.top_n)
             for w in WEIGHTS
         }
         assert state.progress.validation[-1] == pytest.approx(max(of_weight.values()))

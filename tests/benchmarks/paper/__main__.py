@@ -1,12 +1,12 @@
 """The paper's comparison, honestly: equal budgets, selection on validation, one look at the test.
 
 `python -m tests.benchmarks.paper --log instant_video --models rum-item,seqknn` tunes each contender
-with the same number of trials, fits what was chosen once a seed and measures it on the test part;
-the first contender is compared with the others, paired. What is done lies in --work and is not done
-again, so it can be run in parts. --split time cuts the log at one moment. --peek also measures
-every trial on the test part, to show what picking there would have claimed. Writes <log>.parquet
-and <log>.md to --out, <log>-time where split so. --alpha draws figure 3 instead:
-<log>-alpha.parquet and <log>-alpha.html; --attention figure 4: <log>-attention.*.
+with the same number of trials (--given: those that are not searched), fits what was chosen once a
+seed and measures it on the test part; the first contender is compared with the others, paired. What
+is done lies in --work and is not done again, so it can be run in parts. --split time cuts the log
+at one moment. --peek also measures every trial on the test part, to show what picking there would
+have claimed. Writes <log>.parquet and <log>.md to --out, <log>-time where split so. --alpha draws
+figure 3 instead: <log>-alpha.parquet and <log>-alpha.html; --attention figure 4: <log>-attention.*.
 """
 
 import argparse
@@ -64,7 +64,8 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
     fits: dict[str, list[Floats]] = {}
     notes: dict[str, str] = {}
     for name in asked.models:
-        settings = settings_of(asked.log, name, asked.trials, folder, asked.split)
+        trials = 1 if name in asked.given else asked.trials
+        settings = settings_of(asked.log, name, trials, folder, asked.split)
         store = Store.open(settings.store)
         log.info("%s on %s", name, asked.log)
         trials = search(settings, store)
@@ -86,6 +87,7 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
     )
     command = f"python -m tests.benchmarks.paper --log {asked.log} --split {asked.split} "
     command += f"--models {','.join(asked.models)} --trials {asked.trials} --seeds {asked.seeds}"
+    command += f" --given {','.join(asked.given)}" if asked.given else ""
     command += " --peek" if asked.peek else ""
     facts = numbers_of(settings, store)
     page = f"{as_markdown(table, notes)}\n{facts}\n\n{made_by}\n\n    {command}\n"
@@ -122,6 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--log", choices=LOGS, default="instant_video")
     parser.add_argument("--models", type=_names, default=list(CONTENDERS), help="with commas")
     parser.add_argument("--trials", type=int, default=20, help="of each contender")
+    parser.add_argument("--given", type=_names, default=[], help="those that are not searched")
     parser.add_argument("--seeds", type=int, default=5, help="of each that knows chance")
     parser.add_argument("--split", choices=("user", "time"), default="user")
     parser.add_argument("--peek", action="store_true", help="also what picking on test would show")

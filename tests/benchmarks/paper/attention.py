@@ -107,7 +107,8 @@ def draw(log: str, folder: Path, out: Path) -> pa.Table:
     snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
     everyone = read_histories(store, snapshot.id)
     enough = everyone.take(np.flatnonzero(everyone.lengths >= settings.history.min_purchases))
-    q = fitted(settings, enough, snapshot.catalog, None)["item"]
+    _, tensors = fitted(settings, enough, snapshot.catalog, None)
+    q = tensors["item"]
     part = UserCut(settings.history.train_fraction).part(enough, "train")
     beta = settings.model.beta
     real = strips_of(q, part, SLOTS, beta)

@@ -22,6 +22,7 @@ from rum_core.store.checkpoint import SavedModel
 from rum_core.store.layout import Store, fingerprint
 from rum_core.training.closed import fit_closed
 from rum_core.training.loop import fit
+from rum_core.training.pairs import with_pairs
 from rum_core.training.past import Past
 from rum_core.training.step import Worker
 
@@ -71,7 +72,7 @@ def _measure(settings: Settings, everyone: Histories, catalog: Catalog) -> pa.Ta
     learned = past.histories if past else enough
     part = cut.part(enough, "train")
     known = past.catalog if past else catalog.counting(part.items)
-    tensors = fitted(settings, enough, catalog, past)
+    settings, tensors = fitted(settings, enough, catalog, past)
     users = learned.user_ids if "user" in tensors else learned.user_ids.slice(0, 0)
     model = SavedModel("measured", config_of(settings), tensors, known, users, {})
     measured = enough.take(np.flatnonzero(part.lengths >= (chosen.min_purchases if past else 0)))
@@ -89,9 +90,12 @@ def _measure(settings: Settings, everyone: Histories, catalog: Catalog) -> pa.Ta
 
 def fitted(
     settings: Settings, histories: Histories, catalog: Catalog, past: Past | None
-) -> dict[str, np.ndarray]:
-    """Tensors of the model of the training part (of what a split by time knows: `past`)."""
-    if not MODELS[settings.model.name].gradients:
-        return {p.phase: t for p, t in fit_closed(settings, histories, catalog, past)}["train"]
-    *_, state = fit(settings, histories, catalog, Worker(), past=past)
-    return state.tensors(len(past.histories if past else histories), Worker())
+) -> tuple[Settings, dict[str, np.ndarray]]:
+    """The model of the training part (of what a split by time knows: `past`): the settings that it
+    is scored by, and its tensors. `train.serve` must be "train"."""
+    if MODELS[settings.model.name].gradients:
+        *_, state = fit(settings, histories, catalog, Worker(), past=past)
+        tensors = state.tensors(len(past.histories if past else histories), Worker())
+        return with_pairs(settings, state.progress.pairs), tensors
+    *_, (progress, tensors) = fit_closed(settings, histories, catalog, past)
+    return with_pairs(settings, progress.pairs), tensors

@@ -1,0 +1,67 @@
+"""How transitions are counted: chosen on the validation cut, before anything is learned.
+
+Logs differ in it: where baskets are filled the last purchases say most and both directions count,
+where series are watched the order does. So one value after another is tried, beginning with those
+given, and what validates best is kept. It is the counts alone that are validated.
+"""
+
+import logging
+from typing import Any
+
+from rum_core.data.catalog import Catalog
+from rum_core.data.cuts import Cut
+from rum_core.data.histories import Histories
+from rum_core.models import transitions
+from rum_core.settings import Settings, config_of
+from rum_core.store.checkpoint import SavedModel
+from rum_core.training.step import Worker
+from rum_core.training.validation import validate
+
+log = logging.getLogger(__name__)
+
+Pairs = dict[str, Any]  # settings of `model` and their values
+
+TRIED: tuple[tuple[Pairs, ...], ...] = (
+    tuple({"decay": decay} for decay in (0.5, 0.6, 0.7, 0.85, 0.95)),
+    tuple({"backward": backward} for backward in (0.0, 0.1, 0.3, 0.6, 1.0)),
+    tuple(
+        {"from_power": i, "to_power": j}
+        for i, j in ((0.0, 0.0), (0.3, 0.15), (0.45, 0.25), (0.6, 0.35))
+    ),
+    tuple({"gap": gap} for gap in (3, 10, 50)),
+)
+
+
+def choose(
+    settings: Settings, histories: Histories, catalog: Catalog, cut: Cut, worker: Worker
+) -> Pairs:
+    """The values that validate best, of those given and those tried; none where they are not to be
+    chosen. Every worker must call it."""
+    if not settings.model.chooses_pairs:
+        return {}
+    part = cut.part(histories, "fit")
+    known = catalog.counting(part.items)
+    nobody = histories.user_ids.slice(0, 0)
+
+    def ndcg(pairs: Pairs) -> float:
+        alone = with_pairs(settings, {"name": "seqknn", **pairs})
+        tensors = transitions.weights_of(part, known, alone.model)
+        model = SavedModel("counted", config_of(alone), tensors, known, nobody, {})
+        return validate(settings, [model], histories, cut, worker)[0]
+
+    chosen = {name: getattr(settings.model, name) for step in TRIED for name in step[0]}
+    best = ndcg(chosen)
+    for step in TRIED:
+        stands = {name: chosen[name] for name in step[0]}
+        for change in step:
+            if change != stands and (found := ndcg({**chosen, **change})) > best:
+                best = found
+                chosen |= change
+    told = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
+    log.info("pairs are counted with %s: NDCG %.3f %% alone", told, 100 * best)
+    return chosen
+
+
+def with_pairs(settings: Settings, pairs: Pairs) -> Settings:
+    """The settings with these values of `model`."""
+    return settings.model_copy(update={"model": settings.model.model_copy(update=pairs)})
