@@ -2,11 +2,16 @@
 
 Logs differ in it: where baskets are filled the last purchases say most and both directions count,
 where series are watched the order does. So one value after another is tried, beginning with those
-given, and what validates best is kept. It is the counts alone that are validated.
+given, and changed where another validates better beyond chance: a small log keeps what is given. It
+is the counts alone that are validated.
 """
 
 import logging
+import math
 from typing import Any
+
+import numpy as np
+import torch
 
 from rum_core.data.catalog import Catalog
 from rum_core.data.cuts import Cut
@@ -15,10 +20,11 @@ from rum_core.models import transitions
 from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel
 from rum_core.training.step import Worker
-from rum_core.training.validation import validate
+from rum_core.training.validation import known_and_held_back, ndcg_of
 
 log = logging.getLogger(__name__)
 
+BEYOND = 2.0  # standard errors of the paired difference: what is less may be chance
 Pairs = dict[str, Any]  # settings of `model` and their values
 
 TRIED: tuple[tuple[Pairs, ...], ...] = (
@@ -35,33 +41,46 @@ TRIED: tuple[tuple[Pairs, ...], ...] = (
 def choose(
     settings: Settings, histories: Histories, catalog: Catalog, cut: Cut, worker: Worker
 ) -> Pairs:
-    """The values that validate best, of those given and those tried; none where they are not to be
-    chosen. Every worker must call it."""
+    """The values that validate best, of those given and those tried; no values where they are not
+    to be chosen. Every worker must call it."""
     if not settings.model.chooses_pairs:
         return {}
     part = cut.part(histories, "fit")
     known = catalog.counting(part.items)
     nobody = histories.user_ids.slice(0, 0)
 
-    def ndcg(pairs: Pairs) -> float:
+    before, targets = known_and_held_back(settings, histories, cut, worker)
+
+    def ndcg(pairs: Pairs) -> np.ndarray:
         alone = with_pairs(settings, {"name": "seqknn", **pairs})
         tensors = transitions.weights_of(part, known, alone.model)
         model = SavedModel("counted", config_of(alone), tensors, known, nobody, {})
-        return validate(settings, [model], histories, cut, worker)[0]
+        return ndcg_of(settings, model, before, targets)
 
     chosen = {name: getattr(settings.model, name) for step in TRIED for name in step[0]}
-    best = ndcg(chosen)
+    stands = ndcg(chosen)
     for step in TRIED:
-        stands = {name: chosen[name] for name in step[0]}
-        for change in step:
-            if change != stands and (found := ndcg({**chosen, **change})) > best:
-                best = found
-                chosen |= change
+        found = [ndcg({**chosen, **change}) for change in step]
+        gains = [_gain(values - stands, worker) for values in found]
+        best = int(np.argmax(gains))
+        if gains[best] > 0:
+            chosen, stands = {**chosen, **step[best]}, found[best]
     told = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
-    log.info("pairs are counted with %s: NDCG %.3f %% alone", told, 100 * best)
+    log.info("pairs are counted with %s", told)
     return chosen
 
 
 def with_pairs(settings: Settings, pairs: Pairs) -> Settings:
     """The settings with these values of `model`."""
     return settings.model_copy(update={"model": settings.model.model_copy(update=pairs)})
+
+
+def _gain(more: np.ndarray, worker: Worker) -> float:
+    """The mean of what the customers of all workers have more (V,), 0 where that may be chance."""
+    sums = torch.tensor([len(more), more.sum(), (more**2).sum()], dtype=torch.float64)
+    sums = sums.to(worker.device)
+    worker.all_reduce(sums)
+    n, total, squares = sums.tolist()
+    mean = total / n
+    error = math.sqrt(max(0.0, squares / n - mean**2) / n)
+    return mean if mean > BEYOND * error else 0.0

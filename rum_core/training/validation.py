@@ -30,16 +30,33 @@ def validate(
 
     Each knows part "fit", and the rows of this worker's users if it has any.
     """
-    users, targets = held_back(settings, histories, cut, worker)
-    before = cut.part(histories.take(users), "fit")
+    before, targets = known_and_held_back(settings, histories, cut, worker)
     sums = torch.zeros(len(models), 2, dtype=torch.float64, device=worker.device)
-    for number, model in enumerate(models if len(users) else ()):
-        top_n = min(settings.recommend.top_n, len(model.catalog))
-        lists = Ranker(model).rank(before, top_n=top_n).items
-        values = per_user(hit_places(lists, targets), targets.lengths)[:, METRICS.index("ndcg")]
+    for number, model in enumerate(models):
+        values = ndcg_of(settings, model, before, targets)
         sums[number] += torch.tensor([values.sum(), len(values)], device=worker.device)
     worker.all_reduce(sums)
     return [float(ndcg) for ndcg in sums[:, 0] / sums[:, 1]]
+
+
+def ndcg_of(
+    settings: Settings, model: SavedModel, before: Histories, targets: Histories
+) -> np.ndarray:
+    """NDCG@N (V,) of a model's lists for customers who bought these."""
+    if not len(before):
+        return np.zeros(0)
+    top_n = min(settings.recommend.top_n, len(model.catalog))
+    lists = Ranker(model).rank(before, top_n=top_n).items
+    values = per_user(hit_places(lists, targets), targets.lengths)
+    return np.asarray(values[:, METRICS.index("ndcg")])
+
+
+def known_and_held_back(
+    settings: Settings, histories: Histories, cut: Cut, worker: Worker
+) -> tuple[Histories, Histories]:
+    """Part "fit" of this worker's validation users (V,), and their targets."""
+    users, targets = held_back(settings, histories, cut, worker)
+    return cut.part(histories.take(users), "fit"), targets
 
 
 def held_back(
