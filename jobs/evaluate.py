@@ -215,11 +215,13 @@ def following(settings: Settings, store: Store) -> list[Row]:
         known += bought_by(part, former, len(snapshot.catalog))
         drawn.append(draw(part, share))
     histories = Histories.joined(drawn)
+    everyone = len(histories) == snapshot.users
+    of_them = None if everyone else pc.field(schema.USER_ID).isin(histories.user_ids)
     rows: list[Row] = []
     nights: list[Followed] = []
     for listed, purchases in zip(former, known, strict=True):
         columns = [schema.USER_ID, schema.RANK, schema.ITEM_ID, schema.MODEL_ID, schema.SOURCE]
-        lists = store.read_table(f"{night_path(listed)}/{FILE}", columns)
+        lists = store.read_table(f"{night_path(listed)}/{FILE}", columns, of_them)
         if not len(lists):
             continue
         last = min(listed + timedelta(days=settings.evaluate.follow_days), settings.night)

@@ -141,7 +141,8 @@ def distinct(histories: Histories, *, seen: Histories | None) -> Histories:
     if seen is not None:
         inside = seen.items < wide  # a larger index is no item of these histories
         owner = np.repeat(np.arange(len(seen)), seen.lengths)
-        keep &= ~np.isin(keys, owner[inside] * wide + seen.items[inside])
+        held = np.append(np.sort(owner[inside] * wide + seen.items[inside]), -1)
+        keep &= held[np.searchsorted(held[:-1], keys)] != keys
     return _keep(histories, keep)
 
 

@@ -4,11 +4,15 @@ The score of an item is its share of all purchases, times e^boost where the shop
 equal scores go by the tie rank.
 """
 
+from typing import Any
+
 import numpy as np
+from numba import njit, prange
 
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.ranking.block import Block, no_reasons
+from rum_core.ranking.select import contains
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel
 
@@ -38,13 +42,22 @@ class MostPopular:
         allowed[block.candidates] = True
         order = self.order[allowed[self.order]]
         items = np.full((len(block), top_n), -1, dtype=np.int32)
-        for user in range(len(block)):
-            seen = block.seen[block.seen_offsets[user] : block.seen_offsets[user + 1]]
-            first = order[: top_n + len(seen)]
-            first = first[~np.isin(first, seen)][:top_n] if len(seen) else first[:top_n]
-            items[user, : len(first)] = first
+        _first_unseen(order, block.seen, block.seen_offsets, items)
         scores = np.where(items >= 0, self.scores[items], np.float32(-np.inf))
         return items, scores, *no_reasons(len(block), top_n, because)
+
+
+@njit(cache=True, parallel=True)
+def _first_unseen(order: Any, seen: Any, offsets: Any, items: Any) -> None:
+    """Fill each user's row (N,) with the first of the order that he has not seen."""
+    for user in prange(len(items)):
+        found = 0
+        for item in order:
+            if found == items.shape[1]:
+                break
+            if not contains(seen, offsets[user], offsets[user + 1], item):
+                items[user, found] = item
+                found += 1
 
 
 def fit(histories: Histories, catalog: Catalog, settings: Settings) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
@@ -179,11 +180,20 @@ class Store:
         """Write a JSON object, with a checksum of itself, in one atomic step."""
         self.write_bytes(path, with_checksum(value))
 
-    def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
-        """One parquet file."""
+    def read_table(
+        self,
+        path: str,
+        columns: list[str] | None = None,
+        rows: pc.Expression | None = None,
+    ) -> pa.Table:
+        """One parquet file, or those columns and rows of it."""
         with self.telling(path, "read"):
             return pq.read_table(
-                self.full(path), columns=columns, filesystem=self.fs, partitioning=None
+                self.full(path),
+                columns=columns,
+                filters=rows,
+                filesystem=self.fs,
+                partitioning=None,
             )
 
     def write_table(self, path: str, table: pa.Table) -> str:
