@@ -22,7 +22,7 @@ from rum_core.settings import Settings
 from rum_core.store.backtests import read_backtest, table_path, write_backtest
 from rum_core.store.layout import Store, StoreError, fingerprint
 from rum_core.store.sweep import TRAINING
-from rum_core.training.made import recipe_of
+from rum_core.training.recipe import recipe_of
 
 log = logging.getLogger("rum")
 

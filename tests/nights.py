@@ -15,7 +15,7 @@ import torch
 from ray import cloudpickle
 
 from flows.release import release
-from jobs import backtest, evaluate, ingest, recommend, snapshot, train
+from jobs import backtest, evaluate, fitting, ingest, recommend, snapshot, train
 from rum_core.data.snapshots import Snapshot, load_snapshot
 from rum_core.settings import Settings
 from rum_core.store.layout import Store
@@ -68,7 +68,7 @@ def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]
 def run_training(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dict[str, Any]:
     """Training by the one worker's own function."""
     config = {"settings": settings, "store": store, "snapshot": snapshot.id, "name": name}
-    said = train.train_worker(config)
+    said = fitting.train_worker(config)
     if "refused" in said:
         raise TrainError(said["refused"])
     return said
@@ -89,11 +89,11 @@ def without_ray() -> Iterator[None]:
             patch.setattr(module, "over_work", over_work)
         for module in (snapshot, recommend):
             patch.setattr(module, "ray", SimpleNamespace(put=lambda x: x, get=lambda x: x))
-        patch.setattr(train, "_run", run_training)
-        patch.setattr(train, "_report", lambda *_: None)
-        patch.setattr(train.ray.train, "get_context", lambda: alone)
-        patch.setattr(train.ray.train, "get_checkpoint", lambda: None)
-        patch.setattr(train.ray.train.torch, "get_device", lambda: torch.device("cpu"))
+        patch.setattr(fitting, "run", run_training)
+        patch.setattr(fitting, "_report", lambda *_: None)
+        patch.setattr(fitting.ray.train, "get_context", lambda: alone)
+        patch.setattr(fitting.ray.train, "get_checkpoint", lambda: None)
+        patch.setattr(fitting.ray.train.torch, "get_device", lambda: torch.device("cpu"))
         yield
 
 

@@ -6,12 +6,12 @@ for all of them: attention does not depend on its weight.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from rum_core.data.histories import Histories
 from rum_core.ranking.block import Block
-from rum_core.ranking.item_level import ItemLevel
 from rum_core.ranking.ranking import Ranker, candidate_items
 from rum_core.ranking.select import WIDE, top_of_all
 from rum_core.store.checkpoint import SavedModel
@@ -30,6 +30,16 @@ class Weight:
         return replace(model, config=config)
 
 
+@runtime_checkable
+class InParts(Protocol):
+    """A scorer whose scores are p* . q + alpha READ + b + v."""
+
+    bias: np.ndarray  # (I,) b
+
+    def parts(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """p* . q, the READ and v of users (U,) and all candidates (C,): (U, C) float64 each."""
+
+
 def lists_at(
     model: SavedModel,
     weights: Sequence[Weight],
@@ -43,7 +53,7 @@ def lists_at(
     RankError if no list of N could be made.
     """
     ranker = Ranker(model)
-    if not isinstance(ranker.scorer, ItemLevel):
+    if not isinstance(ranker.scorer, InParts):
         rankers = [Ranker(weight.of(model)) for weight in weights]
         lists = [r.rank(histories, top_n=top_n, exclude_seen=exclude_seen) for r in rankers]
         return np.stack([ranking.items for ranking in lists])

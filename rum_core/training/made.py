@@ -14,15 +14,11 @@ from rum_core.data.snapshots import Snapshot
 from rum_core.models.registry import MODELS
 from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel
-from rum_core.store.layout import fingerprint
 from rum_core.training.closed import Tensors, fit_closed
 from rum_core.training.loop import PARTS, Progress, Resume, State, fit
 from rum_core.training.pairs import with_pairs
 from rum_core.training.past import Past
 from rum_core.training.step import Worker
-
-RECIPE_VERSION = 5  # of what a model is made by: another one makes another model of the same data
-NO_MATTER = {"train": {"workers", "device", "every_days"}}  # to the numbers
 
 
 @dataclass(frozen=True)
@@ -32,15 +28,6 @@ class Made:
     progress: Progress
     model: SavedModel | None = None  # none of "select"
     state: State | None = None  # of a model with gradients
-
-
-def recipe_of(settings: Settings) -> str:
-    """What stands for all settings that a model depends on."""
-    chosen = settings.model_dump(mode="json", include={"train", "history"}, exclude=NO_MATTER)
-    chosen["model"] = settings.model.used()
-    chosen["exclude_seen"] = settings.recommend.exclude_seen  # what is a target
-    top_n = settings.recommend.top_n if settings.train.patience else None  # validation's N
-    return fingerprint([RECIPE_VERSION, chosen, top_n])
 
 
 def make(

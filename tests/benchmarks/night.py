@@ -41,7 +41,7 @@ from rum_core.settings import config_of, load
 from rum_core.store.checkpoint import load_model, save_model
 from rum_core.store.layout import Store, night_dir, read_record, write_record
 from rum_core.store.publish import FILE, night_path
-from rum_core.training.made import recipe_of
+from rum_core.training.recipe import recipe_of
 from tests.benchmarks.bench import shop as bench
 from tests.benchmarks.load import role_of
 

@@ -1,5 +1,7 @@
-"""How users are dealt to actors."""
+"""How users are dealt to actors, and what jobs load."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -62,3 +64,10 @@ def test_a_part_tells_its_rows_and_purchases_in_its_footer(tmp_path: Path, group
     rows, purchases = _size(Store.open(str(tmp_path)), "part.parquet")
     assert rows == 4
     assert purchases in (6, 7)  # an empty list may count as one value
+
+
+@pytest.mark.parametrize("verb", ["ingest", "train", "evaluate"])
+def test_a_night_that_keeps_its_model_loads_neither_torch_nor_ray_train(verb: str) -> None:
+    heavy = "{'torch', 'ray.train'} & set(sys.modules)"
+    code = f"import sys, jobs.{verb}; sys.exit(bool({heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -30,7 +30,7 @@ from rum_core.settings import Settings, load
 from rum_core.store.checkpoint import load_model
 from rum_core.store.layout import Store, read_record
 from rum_core.training.loop import PARTS, Progress, fit
-from rum_core.training.made import recipe_of
+from rum_core.training.recipe import recipe_of
 from rum_core.training.step import Worker
 
 NIGHT = date(2023, 12, 1)
