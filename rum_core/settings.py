@@ -546,8 +546,7 @@ class Evaluate(Section):
         ge=0,
         le=1_000_000,
         description="customers, drawn at random, whom every new model ranks at eleven weights of "
-        "the memory, for the report; it costs eleven times their lists, with transitions "
-        "twenty-two times; 0: no one",
+        "the memory, for the report; 0: no one",
     )
 
 
