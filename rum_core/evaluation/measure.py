@@ -114,9 +114,8 @@ class Measure:
         share: float = 1.0,
     ) -> None:
         """`share`: of the customers, that are measured."""
-        models = contenders(load_model(store, model_id), counts)
-        self.model = next(iter(models.values()))
-        self.rankers = {name: Ranker(model) for name, model in models.items()}
+        self.model = load_model(store, model_id)
+        self.rankers = {n: Ranker(m) for n, m in contenders(self.model, counts).items()}
         self.table, self.top_n, self.exclude_seen = table, top_n, exclude_seen
         self.share = share
 
