@@ -76,7 +76,7 @@ def points_of(settings: Settings) -> list[Point]:
         return _grid(settings)[: settings.tune.trials]
     model = settings.model
     space = DEFAULT[model.name] | (_PAIRS if model.counts else {})
-    if model.chooses_pairs:
+    if model.chooses_pairs and settings.train.patience:
         chosen = {f"model.{name}" for step in TRIED for name in step[0]}
         space = {name: domain for name, domain in space.items() if name not in chosen}
     if model.name == "rum" and model.level == "feature":

@@ -272,9 +272,10 @@ class Model(Section):
     )
     pairs: Literal["chosen", "given"] = Field(
         "chosen",
-        description="seqknn, transitions: decay, backward, from_power, to_power and gap are chosen "
-        "on validation before anything is learned, one after another from few values, beginning "
-        "with those given; given: they are as given, as always where nothing validates",
+        description="seqknn, transitions: decay, backward, from_power, to_power and gap are "
+        "chosen on validation before anything is learned, one after another from few values, "
+        "beginning with those given, and changed where another validates better by two standard "
+        "errors; given: they are as given, as always with train.patience = 0",
         json_schema_extra=_of("seqknn", TRANSITIONS),
     )
     gap: int = Field(
@@ -545,7 +546,7 @@ class Evaluate(Section):
         500,
         ge=0,
         le=1_000_000,
-        description="customers, drawn at random, whom every new model ranks at eleven weights of "
+        description="customers, of those measured, whom every new model ranks at eleven weights of "
         "the memory, for the report; 0: no one",
     )
 

@@ -130,12 +130,7 @@ def each_part(store: Store, snapshot: Snapshot) -> Iterator[Histories]:
 
 def read_histories(store: Store, snapshot_id: str) -> Histories:
     """All users of a snapshot, in the order of user_index."""
-    snapshot = load_snapshot(store, snapshot_id)
-    histories = Histories.from_table(
-        pa.concat_tables([store.read_table(f) for f in snapshot.files])
-    )
-    histories.check(len(snapshot.catalog))
-    return histories
+    return Histories.joined(list(each_part(store, load_snapshot(store, snapshot_id))))
 
 
 def user_ids(store: Store, snapshot: Snapshot) -> pa.ChunkedArray:

@@ -74,9 +74,9 @@ class ItemLevel:
         memory = _Memory(self, block)
         of = (memory.slots, memory.offsets, memory.p64, self.q64, self.alpha, self.beta)
         rows, decay = (self.counted.rows, self.counted.decay) if self.counted else (NO_ROWS, 0.0)
-        w, c = self.counted.mixture if self.counted else (0.0, 0.0)
-        base, read, counted = kernels.parts(block.candidates, of, rows, decay)
-        return base, read, w * np.log1p(c * counted)
+        mixture = self.counted.mixture if self.counted else (0.0, 0.0)
+        base, read, counted = kernels.parts(block.candidates, of, rows, decay, mixture)
+        return base, read, counted
 
     def lists(
         self, block: Block, top_n: int, because: int

@@ -191,9 +191,9 @@ def exact(
 
 
 @njit(cache=True, parallel=True)
-def parts(items: Any, memory: Any, rows: Any, decay: float) -> Any:
-    """What scores of all users (U,) for items (C,) are made of, by the sums that `exact` makes:
-    p* . q, the READ and s, (U, C) float64 each."""
+def parts(items: Any, memory: Any, rows: Any, decay: float, mixture: Any) -> Any:
+    """What scores of all users (U,) for items (C,) are made of, by the operations of `exact`:
+    p* . q, the READ and what is counted, (U, C) float64 each."""
     slots, offsets, p, q, _, beta = memory
     indptr, indices, weights = rows
     base, read, counted = np.zeros((3, len(offsets) - 1, len(items)))
@@ -216,6 +216,8 @@ def parts(items: Any, memory: Any, rows: Any, decay: float) -> Any:
                 if c >= 0:
                     counted[u, c] += weight * weights[n]
             weight *= decay
+        for c in range(len(items) if len(indptr) else 0):
+            counted[u, c] = mixture[0] * np.log1p(mixture[1] * counted[u, c])
     return base, read, counted
 
 

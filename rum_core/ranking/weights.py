@@ -1,7 +1,8 @@
 """Lists of the same users by one model at several weights of its memory.
 
-Each is what the model with that weight gives. At item level what scores are made of is made once
-for all of them: attention does not depend on its weight.
+Each is what the model with that weight gives. Where transitions are counted, so that there are
+twice as many, what scores are made of is made once for all: attention does not depend on its
+weight.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from rum_core.data.histories import Histories
 from rum_core.ranking.block import Block
-from rum_core.ranking.ranking import Ranker, candidate_items
+from rum_core.ranking.ranking import Ranker, candidate_items, rank
 from rum_core.ranking.select import WIDE, top_of_all
 from rum_core.store.checkpoint import SavedModel
 
@@ -53,10 +54,11 @@ def lists_at(
     RankError if no list of N could be made.
     """
     ranker = Ranker(model)
-    if not isinstance(ranker.scorer, InParts):
-        rankers = [Ranker(weight.of(model)) for weight in weights]
-        lists = [r.rank(histories, top_n=top_n, exclude_seen=exclude_seen) for r in rankers]
-        return np.stack([ranking.items for ranking in lists])
+    if not (isinstance(ranker.scorer, InParts) and model.config.get("transitions")):
+        each = (
+            rank(w.of(model), histories, top_n=top_n, exclude_seen=exclude_seen) for w in weights
+        )
+        return np.stack([ranking.items for ranking in each])
     known, able = histories.known(), candidate_items(model, None, top_n)
     block = Block.of(ranker.rows(histories), known, able, exclude_seen=exclude_seen)
     found = np.empty((len(weights), len(block), top_n), np.int32)

@@ -109,11 +109,10 @@ def fit(
 ) -> Iterator[State]:
     """Train on histories of U users over this catalogue (no index is -1): a State after each epoch.
 
-    "select" fits on part "fit" and chooses by validation how pairs are counted, where they are,
-    and how many epochs the others run;
-    "train" fits on the training part; "all" on all purchases. Each starts from the same first
-    values; with a `past` the first two know that alone. Raises TrainError when there is nothing to
-    learn from, or the numbers are not finite.
+    "select" fits on part "fit" and chooses by validation how pairs are counted, where they are, and
+    how many epochs the others run; "train" fits on the training part; "all" on all purchases. Each
+    starts from the same first values; with a `past` the first two know that alone. Raises
+    TrainError when there is nothing to learn from, or the numbers are not finite.
     """
     log = {phase: material(settings, histories, catalog, past, phase) for phase in PARTS}
     check(settings, *log["train"][1:])

@@ -48,30 +48,35 @@ def choose(
     part = cut.part(histories, "fit")
     known = catalog.counting(part.items)
     nobody = histories.user_ids.slice(0, 0)
-
     before, targets = known_and_held_back(settings, histories, cut, worker)
+    counted: tuple[Pairs, dict[str, np.ndarray]] = ({}, {})  # the last ones: decay leaves them
 
     def ndcg(pairs: Pairs) -> np.ndarray:
+        nonlocal counted
         alone = with_pairs(settings, {"name": "seqknn", **pairs})
-        tensors = transitions.weights_of(part, known, alone.model)
-        model = SavedModel("counted", config_of(alone), tensors, known, nobody, {})
+        by = {name: value for name, value in pairs.items() if name != "decay"}
+        if counted[0] != by:
+            counted = by, transitions.weights_of(part, known, alone.model)
+        model = SavedModel("counted", config_of(alone), counted[1], known, nobody, {})
         return ndcg_of(settings, model, before, targets)
 
+    log.info("choosing how pairs are counted")
     chosen = {name: getattr(settings.model, name) for step in TRIED for name in step[0]}
     stands = ndcg(chosen)
     for step in TRIED:
-        found = [ndcg({**chosen, **change}) for change in step]
+        tried = [{**chosen, **change} for change in step if not change.items() <= chosen.items()]
+        found = [ndcg(pairs) for pairs in tried]
         gains = [_gain(values - stands, worker) for values in found]
         best = int(np.argmax(gains))
         if gains[best] > 0:
-            chosen, stands = {**chosen, **step[best]}, found[best]
+            chosen, stands = tried[best], found[best]
     told = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
     log.info("pairs are counted with %s", told)
     return chosen
 
 
 def with_pairs(settings: Settings, pairs: Pairs) -> Settings:
-    """The settings with these values of `model`."""
+    """The settings with these values in place of those of `model`."""
     return settings.model_copy(update={"model": settings.model.model_copy(update=pairs)})
 
 

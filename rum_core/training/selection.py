@@ -81,4 +81,5 @@ def _watched(settings: Settings) -> Settings:
     if settings.train.patience:
         return settings
     train = settings.train.model_copy(update={"patience": settings.train.epochs})
-    return settings.model_copy(update={"train": train})
+    model = settings.model.model_copy(update={"pairs": "given"})  # a night would choose nothing
+    return settings.model_copy(update={"train": train, "model": model})

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from jobs import evaluate
+from jobs import evaluate, snapshot
 from rum_core.data.snapshots import load_snapshot, user_ids
-from rum_core.evaluation.protocols import FOLLOWING, HELD_OUT, drawn
+from rum_core.evaluation.protocols import ALPHA, FOLLOWING, HELD_OUT, drawn
 from rum_core.evaluation.report import evaluations_path
 from rum_core.settings import Settings
 from rum_core.store.layout import read_record
@@ -26,7 +27,7 @@ def test_a_draw_of_the_customers_is_measured_anew_where_its_size_changes(tmp_pat
     shop.night(NIGHTS[1])
     settings = shop.settings(NIGHTS[1])
     ingested = read_record(shop.store, settings.night, "ingest") or {}
-    snapshot = load_snapshot(shop.store, ingested["snapshot"])
+    made = load_snapshot(shop.store, ingested["snapshot"])
     found: dict[int, list[Any]] = {}
     for users in (100_000, 9, 9, 0):
         evaluate.evaluate(of_users(settings, users), shop.store)
@@ -35,7 +36,7 @@ def test_a_draw_of_the_customers_is_measured_anew_where_its_size_changes(tmp_pat
         measured = {r["protocol"]: r["users"] for r in rows if r["metric"] == "hit_rate"}
         found.setdefault(users, []).append((rows, record["users"], record["reused"], measured))
     everyone, first, again, also = (each for runs in found.values() for each in runs)
-    most = int(drawn(user_ids(shop.store, snapshot), 9 / snapshot.users).sum())
+    most = int(drawn(user_ids(shop.store, made), 9 / made.users).sum())
     assert 0 < first[1] <= most < everyone[1] == also[1]
     for protocol in (FOLLOWING, HELD_OUT["user"]):
         assert 0 < first[3][protocol] <= most, protocol
@@ -49,3 +50,25 @@ def test_a_draw_of_the_customers_is_measured_anew_where_its_size_changes(tmp_pat
     assert (first[2], again[2], also[2]) == (False, True, False)
     assert again[0] == first[0]
     assert also[0] == everyone[0]
+
+
+@pytest.mark.usefixtures("without_ray")
+@pytest.mark.parametrize("users", [0, 9])
+def test_the_figures_do_not_depend_on_the_parts_of_a_snapshot(tmp_path: Path, users: int) -> None:
+    tables = []
+    for rows in (snapshot.BUCKET_ROWS, 40):
+        shop = Nights(tmp_path / str(rows))
+        with patch.object(snapshot, "BUCKET_ROWS", rows):
+            shop.night(NIGHTS[0], "first")
+            shop.night(NIGHTS[1])
+        settings = of_users(shop.settings(NIGHTS[1]), users)
+        ingested = read_record(shop.store, settings.night, "ingest") or {}
+        parts = len(load_snapshot(shop.store, ingested["snapshot"]).files)
+        assert (parts > 2) == (rows == 40)
+        evaluate.evaluate(settings, shop.store)
+        table = shop.store.read_table(evaluations_path(settings.night))
+        found = table.drop_columns(["ci_low", "ci_high"])  # resamples are of the customers' order
+        tables.append(found.sort_by([(name, "ascending") for name in found.column_names]))
+    assert {*tables[0]["protocol"].to_pylist()} >= {FOLLOWING, HELD_OUT["user"], ALPHA}
+    for one, other in zip(tables[0].to_pylist(), tables[1].to_pylist(), strict=True):
+        assert one == pytest.approx(other)

@@ -51,6 +51,11 @@ def test_what_is_chosen_before_training_is_searched_only_where_it_is_given(name:
     assert {*given} - {*chosen} == {f"model.{field}" for field in theirs}
 
 
+def test_where_nothing_validates_it_is_searched() -> None:
+    asked = {"model": {"name": "seqknn"}, "train": {"patience": 0}, "tune": {"trials": 2}}
+    assert "model.backward" in points_of(from_dict(asked))[1]
+
+
 def test_a_trial_is_the_same_however_many_there_are() -> None:
     assert points_of(settings_of("rum", trials=30))[:7] == points_of(settings_of("rum", trials=7))
     other = load(["--train.seed", "1", "--tune.trials", "7"])

@@ -1,6 +1,8 @@
 import os
 
 import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from rum_core.store.layout import Store, StoreError, safe_name
@@ -100,3 +102,9 @@ def test_a_json_that_is_not_what_was_written_is_named(store, tmp_path):
             store.read_json("x.json")
     path.write_text('{"a": 1}')  # one that somebody else wrote has no checksum
     assert store.read_json("x.json") == {"a": 1}
+
+
+def test_rows_and_columns_of_a_table_are_read_alone(store):
+    store.write_table("t.parquet", pa.table({"a": [1, 2, 3], "b": ["x", "y", "x"], "c": [7, 8, 9]}))
+    found = store.read_table("t.parquet", ["a"], pc.field("b").isin(pa.array(["x", "z"])))
+    assert found.to_pydict() == {"a": [1, 3]}

@@ -17,6 +17,7 @@ from rum_core.training import closed, loop, pairs
 from rum_core.training.closed import fit_closed
 from rum_core.training.made import served
 from rum_core.training.pairs import TRIED, choose
+from rum_core.training.selection import select
 from rum_core.training.step import Worker
 from tests import oracle
 from tests.unit.test_training import CATALOG, HISTORIES, ITEMS, random_histories, run, settings_of
@@ -107,10 +108,11 @@ def test_it_finds_out_whether_the_order_matters(
 
 def test_workers_choose_alike_and_what_was_chosen_stays_after_a_crash() -> None:
     chosen = settings_of("counted", patience=9, epochs=2)
-    _, alone = run(chosen, HISTORIES)
-    _, together = run(chosen, HISTORIES, world=2)
+    with patch.object(pairs, "BEYOND", 0.0):
+        _, alone = run(chosen, HISTORIES)
+        _, together = run(chosen, HISTORIES, world=2)
     found = alone[0].progress.pairs
-    assert found
+    assert found != GIVEN
     assert {tuple(r.progress.pairs.items()) for r in [*alone, *together]} == {tuple(found.items())}
     with patch.object(loop, "choose", side_effect=AssertionError("chosen once more")):
         _, rest = run(chosen, HISTORIES, alone[0])
@@ -153,6 +155,23 @@ def test_where_nothing_is_to_be_chosen_nothing_is(
     with patch.object(pairs, "ndcg_of", side_effect=AssertionError("validated")):
         _, states = run(asked, HISTORIES)
     assert {len(r.progress.pairs) for r in states} == {0}
+
+
+@pytest.mark.parametrize("name", ["rum", "seqknn"])
+def test_a_search_chooses_nothing_that_a_night_would_not(name: str) -> None:
+    asked = settings_of("counted", {"name": name}, epochs=1, patience=0)
+    with patch.object(pairs, "BEYOND", 0.0):
+        for progress in select(asked, HISTORIES, CATALOG, Worker()):
+            assert progress.pairs == {}
+            assert len(progress.validation) == 1
+
+
+def test_what_was_counted_is_counted_once_more_only_where_that_changes_it() -> None:
+    made = pairs.transitions.weights_of
+    with patch.object(pairs.transitions, "weights_of", side_effect=made) as counting:
+        choose(settings_of("counted", patience=9), HISTORIES, CATALOG, CUT, Worker())
+    others = sum(len(step) - 1 for step in TRIED[1:])
+    assert counting.call_count == 1 + others
 
 
 def test_closed_forms_that_count_no_pairs_choose_nothing() -> None:

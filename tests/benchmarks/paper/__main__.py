@@ -64,8 +64,8 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
     fits: dict[str, list[Floats]] = {}
     notes: dict[str, str] = {}
     for name in asked.models:
-        trials = 1 if name in asked.given else asked.trials
-        settings = settings_of(asked.log, name, trials, folder, asked.split)
+        budget = 1 if name in asked.given else asked.trials
+        settings = settings_of(asked.log, name, budget, folder, asked.split)
         store = Store.open(settings.store)
         log.info("%s on %s", name, asked.log)
         trials = search(settings, store)
@@ -135,6 +135,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("build/paper"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args(argv)
+    if unknown := set(asked.given) - set(asked.models):
+        parser.error(f"--given {','.join(sorted(unknown))}: not among --models")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -20,7 +20,6 @@ class Contender:
     preset: str = ""  # the paper's settings, searched in the paper's grid
     transitions: bool = False
     wide: bool = False
-    pairs: str = "chosen"
 
 
 # beyond the defaults: twice the dimensions, the dropout that they need, and the patience, for their
@@ -32,8 +31,7 @@ CONTENDERS: dict[str, Contender] = {
     "rum-wide": Contender("rum", transitions=True, wide=True),
     "rum-item": Contender("rum"),
     "rum-feature": Contender("rum", "feature"),
-    **{name: Contender(name) for name in MODELS if name not in ("rum", "seqknn")},
-    "seqknn": Contender("seqknn", pairs="given"),  # its search is that of the trials
+    **{name: Contender(name) for name in MODELS if name != "rum"},
     "paper-rum-item": Contender("rum", "item", "paper_item"),
     "paper-rum-feature": Contender("rum", "feature", "paper_feature"),
     **{f"paper-{name}": Contender(name, "item", "paper_item") for name in ("mf", "fpmc", "dream")},
@@ -59,7 +57,7 @@ def settings_of(
     chosen = CONTENDERS[contender]
     values = _log(log)
     of_paper = read_toml(chosen.preset) if chosen.preset else {}
-    kind = {name: getattr(chosen, name) for name in ("name", "level", "transitions", "pairs")}
+    kind = {"name": chosen.name, "level": chosen.level, "transitions": chosen.transitions}
     wide = WIDE if chosen.wide else {}
     values["model"] = {**of_paper.get("model", {}), **kind, **wide.get("model", {})}
     values["train"] = {**of_paper.get("train", {}), "serve": "train", **wide.get("train", {})}
