@@ -311,7 +311,7 @@ def alpha_plot(swept: list[Row]) -> Markup | None:
         if row["metric"] == "hit_rate" and row["value"] is not None:
             series.setdefault(row["model"], []).append(_point(row, _alpha(row)))
             users = row["users"]
-    label = f"alpha, the weight of the memory; {users:,} customers drawn at random"
+    label = f"alpha, the weight of the memory; {users:,} customers, a draw"
     title = "Hit rate by the weight of the memory"
     return plot(figures.trend, "alpha", title, "HR, %", series, x_label=label)
 
