@@ -166,7 +166,7 @@ def test_a_whole_night_shows_its_figures(store: Store, settings: Settings) -> No
         "history.min_purchases",
         "25.0 %",
         "trained with alpha = 0.5",
-        "1,352 customers drawn at random",
+        "1,352 customers, a draw",
         "0.00325 ms",  # a line taken in
         "The reasons cannot be shown: there is no record of what the lists were made from",
     ):
