@@ -72,10 +72,7 @@ class ItemLevel:
         """What scores of all candidates, p* . q + alpha READ + b + v, are made of: p* . q, the
         READ and v, what is counted, each (U, C) float64."""
         memory = _Memory(self, block)
-        of = (memory.slots, memory.offsets, memory.p64, self.q64, self.alpha, self.beta)
-        rows, decay = (self.counted.rows, self.counted.decay) if self.counted else (NO_ROWS, 0.0)
-        mixture = self.counted.mixture if self.counted else (0.0, 0.0)
-        base, read, counted = kernels.parts(block.candidates, of, rows, decay, mixture)
+        base, read, counted = kernels.parts(block.candidates, memory.tables, *memory.transitions)
         return base, read, counted
 
     def lists(
@@ -106,6 +103,10 @@ class _Memory:
         self.slots, self.offsets = memory.items, memory.offsets
         self.p = np.where((block.rows >= 0)[:, None], model.p[block.rows], np.float32(0))  # (U, D)
         self.p64 = self.p.astype(np.float64)
+        # what the kernels take of it, and of what is counted: rows, decay and mixture
+        self.tables = (self.slots, self.offsets, self.p64, model.q64, model.alpha, model.beta)
+        c = model.counted
+        self.transitions = (c.rows, c.decay, c.mixture) if c else (NO_ROWS, 0.0, (0.0, 0.0))
 
     def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m, block = self.model, self.block
@@ -126,7 +127,6 @@ class _Memory:
         met = np.empty((len(held), TILE), np.float32)  # W
         exps = np.zeros((len(held), 2, TILE), np.uint16)
         reads = Bags(row, self.offsets)
-        memory = (self.slots, self.offsets, self.p64, m.q64, m.alpha, m.beta)
         seen = (block.seen, block.seen_offsets)
         products, base = RoundedProducts(self.p), np.zeros((min(RUN, len(block)), TILE), np.uint16)
         # what is counted comes in the order of items
@@ -148,7 +148,8 @@ class _Memory:
                 products.of(first, last, q, base[: last - first, : len(tile)])
                 read = reads.sums(table, first, last)
                 given = (base.ravel(), read.ravel(), low, bias, counts.ravel(), mixture)
-                kernels.offer_tile(tile, TILE, *given, (first, last), memory, seen, scores, items)
+                users, heaps = (first, last), (scores, items)
+                kernels.offer_tile(tile, TILE, *given, users, self.tables, seen, *heaps)
         return items, scores, bound
 
     def _likely_first(self) -> np.ndarray:
@@ -204,11 +205,8 @@ class _Memory:
         return np.where(too_large | (relative > 0.1), np.inf, bound)
 
     def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        m = self.model
-        memory = (self.slots, self.offsets, self.p64, m.q64, m.alpha, m.beta)
-        rows = m.counted.rows if m.counted else NO_ROWS
-        decay, mixture = (m.counted.decay, m.counted.mixture) if m.counted else (0.0, (0.0, 0.0))
-        return np.asarray(kernels.exact(users, items, m.bias, memory, rows, decay, mixture))
+        bias = self.model.bias
+        return np.asarray(kernels.exact(users, items, bias, self.tables, *self.transitions))
 
     def take(self, users: np.ndarray) -> "_Memory":
         return _Memory(self.model, self.block.take(users))
