@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from rum_core.models import memory, network
+from rum_core.models.kernels import usable
 from rum_core.models.merge import MERGES
 from rum_core.models.network import Network, Rows, Scores, normal
 from rum_core.models.noise import Noise
 from rum_core.models.predict import PREDICTS
-from rum_core.models.windows import usable, window_scores
+from rum_core.models.replays import replayed
+from rum_core.models.windows import window_scores
 from rum_core.settings import Model
 
 OPEN_STRETCH = 32  # purchases at a time where each candidate reads a vector
@@ -128,8 +130,9 @@ def feature_scores(
     )
     if negatives.dim() == 1:
         q_c = embedding(negatives, q)  # (C, D)
-        read = memory.read_feature_shared(q_c, embedding(negatives, z), before)
-        return positive, (p @ q_c.T)[:, None, :] + settings.alpha * read, M
+        # alpha goes to the smallest factor, and the sum is made in place: (B, L, C) is large
+        read = memory.read_feature_shared(settings.alpha * q_c, embedding(negatives, z), before)
+        return positive, read.add_((p @ q_c.T)[:, None, :]), M
     q_n = embedding(negatives, q)  # (B, L, n, D)
     read = memory.read_feature(q_n, embedding(negatives, z), before[:, :, None])
     return positive, _product(p, q_n) + settings.alpha * read, M
@@ -146,7 +149,8 @@ def _replayed(
     if M is None:
         M = q.new_zeros(len(tokens), settings.slots, settings.dim)
     z_t, e_t, a_t = (embedding(tokens, table) for table in (z, e, a))  # (B, L, ...)
-    return z, *memory.replay_feature(M, z_t, e_t, a_t, real)
+    replay = replayed if usable(M, z_t, e_t, a_t) else memory.replay_feature
+    return z, *replay(M, z_t, e_t, a_t, real)
 
 
 def open_scores(

@@ -9,26 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import config, njit, prange, set_num_threads
+from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rum_core.float32 import exp_float32
+from rum_core.models.kernels import FAST, as_many_threads
 
 TILE = 64
 SPREAD = 60.0  # of beta q_i . m_k: beyond it exp(-spread) leaves the normal float32 numbers
-FAST = {"contract", "nnan", "nsz"}
-
-
-def usable(*tensors: Tensor) -> bool:
-    """Whether kernels are for such numbers: float32 on a CPU."""
-    return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-
-
-def as_many_threads() -> None:
-    """From here on numba takes as many threads as torch."""
-    most: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    set_num_threads(min(torch.get_num_threads(), most))
 
 
 def window_scores(w: Tensor, base: Tensor, slots: int, alpha: float, beta: float) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rum_core.models.windows import usable
+from rum_core.models.kernels import usable
 from rum_core.training.softmax import sampled_softmax
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rum_core.float32 import exp_float32
-from rum_core.models.windows import FAST, as_many_threads
+from rum_core.models.kernels import FAST, as_many_threads
 
 
 def sampled_softmax(positive: Tensor, negative: Tensor, counts: Tensor) -> Tensor:
     """-log of exp(y_i) / (exp(y_i) + sum_j exp(y_j)) over the negatives j that count: (N,) of
-    positive (N,), negative (N, C) and counts (G, C) bool, such as are `windows.usable`; ValueError
+    positive (N,), negative (N, C) and counts (G, C) bool, such as are `kernels.usable`; ValueError
     for other shapes."""
     (N, C), G = negative.shape, len(counts)
     if positive.shape != (N,) or counts.shape != (G, C) or (N and (G == 0 or N % G)):

@@ -105,7 +105,7 @@ def _piece_loss(
     if "item_bias" in rows:
         b = rows["item_bias"][:, None]
         positive = positive + embedding(tokens, b)[..., 0]
-        negative = negative + embedding(negatives, b)[..., 0]
+        negative = negative.add_(embedding(negatives, b)[..., 0])
     values = LOSSES[settings.train.loss](positive, negative, counts)
     return torch.where(targets, values, 0.0).sum(), M
 

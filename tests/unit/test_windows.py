@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rum_core.models import memory, rum, windows
+from rum_core.models import kernels, memory, rum
+from rum_core.models.replays import replayed
 from rum_core.models.windows import TILE, window_scores
 from rum_core.settings import Model
 from rum_core.training import losses
@@ -88,8 +89,60 @@ def test_the_sampled_softmax(
     assert_alike(exact, found, 1e-5 * (1 + size / 10))
 
 
+@quick
+@given(
+    seed=st.integers(0, 10**6),
+    length=st.integers(1, 12),
+    slots=st.integers(1, 6),
+    dim=st.integers(1, 40),
+    real=st.sampled_from([0.0, 0.7, 1.0]),
+)
+def test_the_replay_of_writes(seed: int, length: int, slots: int, dim: int, real: float) -> None:
+    """Histories of any lengths, from a memory that holds something; what is read after the last
+    WRITE counts too."""
+    rng = np.random.default_rng(seed)
+    M, z, e, a, of_before, of_after = (
+        torch.from_numpy(rng.normal(0, 1, n).astype(np.float32))
+        for n in (
+            *((3, slots, dim), (3, length, slots), (3, length, dim), (3, length, dim)),
+            *((3, length, slots, dim), (3, slots, dim)),
+        )
+    )
+    at = torch.from_numpy(np.arange(length) < rng.binomial(length, real, (3, 1)))
+
+    def through(replay: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Tensor]:
+        """Both of what `replay` gives as one array (3, length + 1, slots, dim)."""
+
+        def whole(*given: Tensor) -> Tensor:
+            before, after = replay(*given, at)
+            return torch.cat([before, after[:, None]], dim=1)
+
+        return whole
+
+    given_ = torch.cat([of_before, of_after[:, None]], dim=1)
+    leaves = M, torch.softmax(z, dim=-1), torch.sigmoid(e), torch.tanh(a)
+    doubles = [leaf.double() for leaf in leaves]
+    exact = gradients(through(memory.replay_feature), given_, *doubles)
+    assert_alike(exact, gradients(through(replayed), given_, *leaves), 1e-5)
+
+
 def test_shapes_that_do_not_fit_are_refused() -> None:
     """A kernel would read beyond them."""
+    M, z, a, real = (
+        torch.zeros(2, 4, 3),
+        torch.zeros(2, 5, 4),
+        torch.zeros(2, 5, 3),
+        torch.ones(2, 5),
+    )
+    for amiss in (
+        (M[:1], z, a, a, real),
+        (M, z[..., :1], a, a, real),
+        (M, z, a[:, :1], a, real),
+        (M, z, a, a[..., :1], real),
+        (M, z, a, a, real[:, :1]),
+    ):
+        with pytest.raises(ValueError, match="do not fit"):
+            replayed(*amiss)
     w, true = torch.zeros(2, 3, 5), torch.ones(4, 5, dtype=torch.bool)
     for base, slots in ((torch.zeros(2, 4), 1), (torch.zeros(1, 5), 1), (torch.zeros(2, 5), 0)):
         with pytest.raises(ValueError, match="do not fit"):
@@ -139,10 +192,24 @@ def test_item_level_takes_its_kernel_for_float32_on_a_cpu(monkeypatch: pytest.Mo
         scores(torch.float32)
 
 
+def test_feature_level_takes_its_kernel_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rum, "replayed", None)
+    model = rum.Rum(Model(level="feature", dim=2, slots=2), 5, 1, seed=0)
+    tokens, real = torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.bool)
+
+    def scores() -> None:
+        rum.feature_scores(model, model.item, model.user, tokens, real, torch.tensor([2, 3]), None)
+
+    with pytest.raises(TypeError):
+        scores()
+    model.double()
+    scores()
+
+
 def test_kernels_are_taken_for_float32_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert windows.usable(torch.zeros(2))
-    assert not windows.usable(torch.zeros(2), torch.zeros(2, dtype=torch.float64))
-    assert not windows.usable(torch.zeros(2, device="meta"))
+    assert kernels.usable(torch.zeros(2))
+    assert not kernels.usable(torch.zeros(2), torch.zeros(2, dtype=torch.float64))
+    assert not kernels.usable(torch.zeros(2, device="meta"))
     monkeypatch.setattr(losses, "sampled_softmax", None)  # as if it were not there
     counts = torch.ones(2, 3, dtype=torch.bool)
     softmax(torch.zeros(2).double(), torch.zeros(2, 3).double(), counts)
