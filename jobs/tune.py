@@ -41,7 +41,7 @@ the validation cut; the test part is not looked at. --tune.* says how. Each tria
 it is a row in trials/ of the store. Killed and started again it goes on. The result is a settings
 file for every night: what was given, and the values chosen in its place. Where train.patience is 0
 it also fixes train.epochs, else a night chooses them as ever."""
-SEARCH_VERSION = 1  # of how trials are made: another one makes another search
+SEARCH_VERSION = 2  # of how trials are made: another one makes another search
 # Neither matters to a trial.
 NO_MATTER = {"train": {"workers", "device", "every_days", "serve"}}
 FAILURES = 3  # of a trial's process, before the job gives up
@@ -114,7 +114,7 @@ def _run(
     at_once, work = settings.tune.at_once, f"training/{search}"
     store.remove(work)  # of a search that was killed
     halving = MODELS[settings.model.name].gradients and settings.tune.space == "default"
-    judge = Judge(ended, at_once) if halving else FIFOScheduler()
+    judge = Judge(ended, at_once, settings.train.patience) if halving else FIFOScheduler()
     same = {
         "model": settings.model.name,
         "dataset": settings.dataset,
@@ -229,17 +229,16 @@ class InOrder(Searcher):
 class Judge(FIFOScheduler):
     """Gives up a trial that falls behind those which had ended before it could begin."""
 
-    def __init__(self, ended: Ended, at_once: int) -> None:
+    def __init__(self, ended: Ended, at_once: int, patience: int) -> None:
         super().__init__()
-        self.ended, self.at_once = ended, at_once
+        self.ended, self.at_once, self.patience = ended, at_once, patience
 
     def on_trial_result(self, tune_controller: Any, trial: Running, result: dict[str, Any]) -> str:
         """Whether it goes on."""
         before = range(trial.config["number"] - self.at_once + 1)
         earlier = [(self.ended[n].validation, self.ended[n].stopped) for n in before]
-        if not result["finished"] and falls_behind(result["validation"], earlier):
-            return TrialScheduler.STOP
-        return TrialScheduler.CONTINUE
+        behind = falls_behind(result["validation"], earlier, self.patience)
+        return TrialScheduler.STOP if behind and not result["finished"] else TrialScheduler.CONTINUE
 
 
 class Record(ray_tune.Callback):

@@ -624,8 +624,8 @@ class Tune(Section):
     space: Literal["default", "paper"] = Field(
         "default",
         description="default: the settings given, then random ones of the model's own ranges, poor "
-        "ones stopped early; paper: the paper's grid of learning rate, D and lambda, in random "
-        "order",
+        "ones given up after train.patience epochs, or three times as many, and so on; paper: the "
+        "paper's grid of learning rate, D and lambda, in random order",
     )
     trials: int = Field(
         20, ge=1, le=100_000, description="settings tried; more of them go on with a former search"

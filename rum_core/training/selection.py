@@ -1,7 +1,8 @@
 """Selection among settings: what each is worth on the validation cut, and which are given up early.
 
-The rule for giving up is asynchronous successive halving (ASHA; Li et al., MLSys 2020): after 3,
-9, 27, ... epochs a trial goes on if it is among the best third of those that came so far.
+The rule for giving up is asynchronous successive halving (ASHA; Li et al., MLSys 2020): after g,
+3 g, 9 g, ... epochs a trial goes on if it is among the best third of those that came so far. g is
+train.patience: what may go so long without getting better may start so slowly, as SASRec does.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from rum_core.training.loop import Progress, TrainError, check, fit, material, p
 from rum_core.training.past import Past
 from rum_core.training.step import Worker
 
-GRACE = 3  # epochs before the first judgement
+GRACE = 3  # epochs before the first judgement, where there is no patience
 ETA = 3  # one of so many goes on; the next judgement is after so many times the epochs
 
 Curve = Sequence[float]  # validation NDCG after each epoch
@@ -60,18 +61,18 @@ def select(
             return
 
 
-def falls_behind(curve: Curve, earlier: Sequence[tuple[Curve, bool]]) -> bool:
+def falls_behind(curve: Curve, earlier: Sequence[tuple[Curve, bool]], patience: int) -> bool:
     """Whether a trial is given up after these epochs, beside the curves of earlier trials and
     whether each was given up. Who ended by himself is compared by the best he had reached."""
     epochs = len(curve)
-    if not _judged_after(epochs):
+    if not _judged_after(epochs, patience or GRACE):
         return False
     peers = [max(c[:epochs], default=0.0) for c, gone in earlier if len(c) >= epochs or not gone]
     return len(peers) >= ETA and max(curve) < float(np.quantile(peers, 1 - 1 / ETA))
 
 
-def _judged_after(epochs: int) -> bool:
-    rung = GRACE
+def _judged_after(epochs: int, grace: int) -> bool:
+    rung = grace
     while rung < epochs:
         rung *= ETA
     return rung == epochs

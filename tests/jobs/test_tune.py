@@ -49,7 +49,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def flags(shop: Path, *more: str) -> list[str]:
     source = ["--source.path", str(shop / "log"), "--source.columns.time", "time"]
-    few = ["--train.epochs", "5", "--train.patience", "5", "--tune.trials", "6"]
+    few = ["--train.epochs", "5", "--train.patience", "3", "--tune.trials", "6"]
     few.append("--no-model.transitions")  # with them no trial is poor enough to be given up
     out = ["--tune.out", str(shop / "tuned.toml")]
     night = ["--run-date", NIGHT.isoformat()]

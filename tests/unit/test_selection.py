@@ -94,4 +94,12 @@ GOOD, FAIR, POOR = [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.2, 0.2], [0.1, 0.1, 0.1, 0
 def test_who_is_given_up(
     curve: list[float], earlier: list[tuple[list[float], bool]], expected: bool
 ) -> None:
-    assert falls_behind(curve, earlier) is expected
+    for patience in (0, 3):
+        assert falls_behind(curve, earlier, patience) is expected
+
+
+def test_who_starts_slowly_has_the_patience_of_the_training() -> None:
+    earlier = [(20 * GOOD, False)] * 3
+    for epochs in range(1, 31):
+        behind = falls_behind([0.1] * epochs, earlier, 10)
+        assert behind is (epochs in (10, 30))
