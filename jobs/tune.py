@@ -110,7 +110,7 @@ def _run(
     """Run the trials that have not ended, and have them in `ended` and in the store."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told below
     at_once, work = settings.tune.at_once, f"training/{search}"
     store.remove(work)  # of a search that was killed
     halving = MODELS[settings.model.name].gradients and settings.tune.space == "default"
@@ -146,7 +146,10 @@ def _run(
         ).fit()
     store.remove(work)
     if results.errors:
-        raise results.errors[0]
+        raise RumError(
+            f"a trial was lost {FAILURES + 1} times ({type(results.errors[0]).__name__}), as lack "
+            "of memory may do: give it more; started again the search goes on from what has ended"
+        )
 
 
 def _needs(settings: Settings) -> dict[str, float]:
@@ -179,7 +182,7 @@ def run_trial(
         for progress in select(settings, histories, catalog, worker, past):
             said |= {"validation": progress.validation, "finished": progress.finished}
             ray_tune.report({**said, "seconds": time.monotonic() - began})
-    except TrainError as error:  # numbers that are not finite: a bad choice, but no bad search
+    except RumError as error:  # numbers that are not finite: a bad choice, but no bad search
         said |= {"finished": True, "failed": one_line(error)}
         ray_tune.report({**said, "seconds": time.monotonic() - began})
 
@@ -217,7 +220,10 @@ class InOrder(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing is learned from a trial but its place."""
+        """Nothing is learned from a trial but its place. One whose process cannot be had to end is
+        the last: those after it would wait for it."""
+        if error:
+            self.waiting.clear()
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store knows what has ended."""

@@ -426,7 +426,7 @@ class Train(Section):
         100,
         ge=1,
         le=100_000,
-        description="WRITEs that a gradient passes back through (feature level)",
+        description="feature level, dream: purchases that a gradient passes back through",
     )
     serve: Literal["all", "train"] = Field(
         "all",

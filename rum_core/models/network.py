@@ -67,7 +67,7 @@ class Network(nn.Module):
         rows: of the item tables; p: (B, D) of the user table if there is one; tokens: (B, L) rows
         of the purchases, oldest first; real: (B, L) not padding; negatives: rows that all share
         (C,) or a purchase's own (B, L, n); M: what the last stretch of these users handed on, and
-        third what this one does. Without item biases.
+        third what this one does. Without item biases; new arrays, which are changed in place.
         """
         raise NotImplementedError
 

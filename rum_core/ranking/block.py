@@ -18,6 +18,13 @@ def no_reasons(users: int, top_n: int, because: int) -> tuple[np.ndarray, np.nda
     return np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
 
 
+def rows_of(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The rows (U, D) of a table, zeros for row -1: the table of forgotten users is empty."""
+    if len(table) == 0:
+        return np.zeros((len(rows), table.shape[1]), table.dtype)
+    return np.asarray(np.where((rows >= 0)[:, None], table[rows], table.dtype.type(0)))
+
+
 @dataclass(frozen=True)
 class Block:
     """U users of a model; every user's history holds only items that the model knows."""

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, prange
 
 from rum_core.ranking.bias import item_bias
-from rum_core.ranking.block import Block, no_reasons
+from rum_core.ranking.block import Block, no_reasons, rows_of
 from rum_core.ranking.select import exact_top, keep_products
 from rum_core.store.checkpoint import SavedModel
 
@@ -83,7 +83,9 @@ class _Products:
 def of_mf(model: SavedModel) -> Dense:
     """h = p_u."""
     user = model.tensors["user"]
-    return Dense(model, lambda block: _rows(user, block.rows), model.tensors["item"])
+    return Dense(
+        model, lambda block: rows_of(user, block.rows).astype(np.float64), model.tensors["item"]
+    )
 
 
 def of_fpmc(model: SavedModel) -> Dense:
@@ -92,7 +94,9 @@ def of_fpmc(model: SavedModel) -> Dense:
 
     def vectors(block: Block) -> np.ndarray:
         newest = block.known.items[block.known.offsets[1:] - 1]
-        return np.concatenate([_rows(t["user"], block.rows), t["last"][newest]], axis=1)
+        return np.concatenate([rows_of(t["user"], block.rows), t["last"][newest]], axis=1).astype(
+            np.float64
+        )
 
     return Dense(model, vectors, np.concatenate([t["item"], t["next"]], axis=1))
 
@@ -125,13 +129,6 @@ def of_sasrec(model: SavedModel) -> Dense:
         return np.asarray(_attend(read.items, read.offsets, *tables))
 
     return Dense(model, vectors, model.tensors["item"])
-
-
-def _rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The rows (U, D) float64 of a table, zeros for row -1."""
-    if len(table) == 0:
-        return np.zeros((len(rows), table.shape[1]))
-    return np.where((rows >= 0)[:, None], table[rows], 0).astype(np.float64)
 
 
 def _columns(weight: np.ndarray) -> np.ndarray:

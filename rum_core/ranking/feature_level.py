@@ -16,7 +16,7 @@ from numba import njit, prange
 
 from rum_core.data.histories import Histories
 from rum_core.ranking.bias import item_bias
-from rum_core.ranking.block import Block, no_reasons
+from rum_core.ranking.block import Block, no_reasons, rows_of
 from rum_core.ranking.select import (
     RUN,
     STEP,
@@ -144,7 +144,7 @@ class _Memory:
 
     def __init__(self, model: FeatureLevel, block: Block, memory: np.ndarray) -> None:
         self.model, self.block, self.memory = model, block, memory  # (U, K, D)
-        self.p64 = np.where((block.rows >= 0)[:, None], model.p[block.rows], 0).astype(np.float64)
+        self.p64 = rows_of(model.p, block.rows).astype(np.float64)
 
     def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m = self.model

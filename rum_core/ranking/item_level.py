@@ -18,7 +18,7 @@ from rum_core.ranking import item_level_kernels as kernels
 from rum_core.ranking.bags import Bags
 from rum_core.ranking.bfloat16 import RoundedProducts, lost, product_error
 from rum_core.ranking.bias import item_bias
-from rum_core.ranking.block import Block, no_reasons
+from rum_core.ranking.block import Block, no_reasons, rows_of
 from rum_core.ranking.counted import NO_ROWS, Counted
 from rum_core.ranking.select import (
     LARGEST,
@@ -101,7 +101,7 @@ class _Memory:
         lengths = block.known.lengths
         memory = block.known.spans(np.maximum(lengths - model.slots, 0), lengths)
         self.slots, self.offsets = memory.items, memory.offsets
-        self.p = np.where((block.rows >= 0)[:, None], model.p[block.rows], np.float32(0))  # (U, D)
+        self.p = rows_of(model.p, block.rows)  # (U, D)
         self.p64 = self.p.astype(np.float64)
         # what the kernels take of it, and of what is counted: rows, decay and mixture
         self.tables = (self.slots, self.offsets, self.p64, model.q64, model.alpha, model.beta)

@@ -28,6 +28,8 @@ class Neighbours:
         self.weights = (t["indptr"], t["indices"], t["weights"].astype(np.float64))
         self.bias = item_bias(model)
         self.decay = float(model.config["decay"])
+        # of the memory that RUM reads its counts in; a model of its own reads whole histories
+        self.slots = model.config.get("slots")
         self.tie_rank = model.catalog.tie_rank
 
     def lists(
@@ -39,7 +41,10 @@ class Neighbours:
         allowed[block.candidates] = True
         plain = self.bias[block.candidates].astype(np.float32)
         order = np.lexsort((self.tie_rank[block.candidates], -plain))
-        history = (block.known.items, block.known.offsets)
+        known, lengths = block.known, block.known.lengths
+        if self.slots is not None:
+            known = known.spans(np.maximum(lengths - self.slots, 0), lengths)
+        history = (known.items, known.offsets)
         seen = (block.seen, block.seen_offsets)
         items, scores = _rank(
             history,

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, prange
 
 from rum_core.ranking.bias import item_bias
-from rum_core.ranking.block import Block, no_reasons
+from rum_core.ranking.block import Block, no_reasons, rows_of
 from rum_core.ranking.feature_level import Writes, replay
 from rum_core.ranking.item_level import ItemLevel, because_of
 from rum_core.ranking.item_level_kernels import attend
@@ -51,7 +51,7 @@ class Opened:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Items (U, N) and scores (U, N); of the item level also the purchases (U, N, B) with the
         most attention, and it."""
-        p = np.where((block.rows >= 0)[:, None], self.p[block.rows], 0.0)
+        p = rows_of(self.p, block.rows)
         memory, filled, z = self._memory(block)
         items, scores = _rank(
             (p, self.q, self.bias),

@@ -28,7 +28,6 @@ class Batch:
 
     rows: Ints  # (R,) catalogue indices, ascending
     keep: npt.NDArray[np.float32] | None  # (R, D) dropout: 0, or 1 / (1 - rate)
-    purchases: int  # of all workers
     users: Ints  # (B,) this worker's users, longest history first
     offsets: Ints  # (B + 1,)
     tokens: Ints  # (offsets[-1],) rows of their purchases
@@ -99,7 +98,6 @@ def make_batch(
     return Batch(
         rows,
         keep,
-        len(items.items),
         users[mine],
         np.concatenate([[0], np.cumsum(lengths)]),
         tokens[own],

@@ -28,17 +28,17 @@ def fit_closed(
     settings: Settings, histories: Histories, catalog: Catalog, past: Past | None = None
 ) -> Iterator[tuple[Progress, Tensors]]:
     """The model of each phase, of histories of U users over this catalogue (no index is -1)."""
-    log = {phase: material(settings, histories, catalog, past, phase) for phase in PARTS}
-    check(settings, *log["train"][1:])
+    given = {phase: material(settings, histories, catalog, past, phase) for phase in PARTS}
+    check(settings, *given["train"][1:])
     fit: Fit = made_by(settings.model.name)
     progress = Progress(finished=True)
-    phases = phases_of(settings, *log["train"][:2])
+    phases = phases_of(settings, *given["train"][:2])
     if phases[0] == "select":
-        cut, histories, catalog = log["select"]
+        cut, histories, catalog = given["select"]
         progress = replace(progress, pairs=choose(settings, histories, catalog, cut, Worker()))
         settings = with_pairs(settings, progress.pairs)
     for phase in phases:
-        cut, histories, catalog = log[phase]
+        cut, histories, catalog = given[phase]
         part = cut.part(histories, PARTS[phase])
         known = catalog.counting(part.items)
         tensors = fit(part, known, settings)

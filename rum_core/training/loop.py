@@ -5,7 +5,7 @@ evaluated model on the training part for that many; "all" the served one on all 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -23,13 +23,13 @@ from rum_core.models.registry import made_by
 from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel
 from rum_core.training.batches import epoch_batches, make_batch, stream
-from rum_core.training.mixture import USUAL, mixture, validate_mixed
+from rum_core.training.mixture import USUAL, WEIGHTS, mixture, validate_mixed
 from rum_core.training.optimizers import Optimizers
 from rum_core.training.pairs import Pairs, choose, with_pairs
 from rum_core.training.past import Past
 from rum_core.training.sampling import Bought
 from rum_core.training.step import Worker, step
-from rum_core.training.validation import held_back, validate
+from rum_core.training.validation import first_best, held_back, validate
 
 log = logging.getLogger(__name__)
 
@@ -106,22 +106,24 @@ def fit(
     worker: Worker,
     resume: Resume | None = None,
     past: Past | None = None,
+    weights: Sequence[float] = WEIGHTS,
 ) -> Iterator[State]:
     """Train on histories of U users over this catalogue (no index is -1): a State after each epoch.
 
     "select" fits on part "fit" and chooses by validation how pairs are counted, where they are, and
     how many epochs the others run; "train" fits on the training part; "all" on all purchases. Each
-    starts from the same first values; with a `past` the first two know that alone. Raises
-    TrainError when there is nothing to learn from, or the numbers are not finite.
+    starts from the same first values; with a `past` the first two know that alone. `weights` are
+    those of counted transitions to choose from. Raises TrainError when there is nothing to learn
+    from, or the numbers are not finite.
     """
-    log = {phase: material(settings, histories, catalog, past, phase) for phase in PARTS}
-    check(settings, *log["train"][1:])
+    given = {phase: material(settings, histories, catalog, past, phase) for phase in PARTS}
+    check(settings, *given["train"][1:])
     progress = resume.progress if resume else Progress(epochs=settings.train.epochs)
-    phases = phases_of(settings, *log["train"][:2])
+    phases = phases_of(settings, *given["train"][:2])
     if progress.phase not in phases:
         progress = replace(progress, phase=phases[0])
     if phases[0] == "select" and not progress.pairs:
-        cut, histories, catalog = log["select"]
+        cut, histories, catalog = given["select"]
         progress = replace(progress, pairs=choose(settings, histories, catalog, cut, worker))
     settings = with_pairs(settings, progress.pairs)
     for phase in phases[phases.index(progress.phase) :]:
@@ -129,11 +131,12 @@ def fit(
             progress = replace(progress, phase=phase, epoch=0, finished=False)
         if progress.finished:
             continue
-        cut, histories, catalog = log[phase]
+        cut, histories, catalog = given[phase]
         model, optimizers = _first_values(settings, histories, catalog, worker)
         if resume and resume.progress.phase == phase:
             _restore(model, optimizers, resume, len(histories), worker)
-        for state in _phase(settings, histories, catalog, cut, worker, model, optimizers, progress):
+        having = settings, histories, catalog, cut, worker
+        for state in _phase(*having, model, optimizers, progress, weights):
             progress = state.progress
             yield state
 
@@ -199,6 +202,7 @@ def _phase(
     model: Network,
     optimizers: Optimizers,
     progress: Progress,
+    weights: Sequence[float],
 ) -> Iterator[State]:
     """The epochs of a phase that are still to do."""
     phase, train = progress.phase, settings.train
@@ -215,12 +219,12 @@ def _phase(
         if phase == "select":
             saved = _saved(settings, histories, catalog, worker, model, fixed)
             if settings.model.counts:
-                ndcg, weight = validate_mixed(settings, saved, histories, cut, worker)
+                ndcg, weight = validate_mixed(settings, saved, histories, cut, worker, weights)
             else:
                 (ndcg,) = validate(settings, [saved], histories, cut, worker)
                 weight = progress.weight
             validation = (*progress.validation, ndcg)
-            best = int(np.argmax(validation)) + 1
+            best = first_best(validation) + 1
             over = epoch == train.epochs or epoch - best >= train.patience
             progress = replace(
                 progress,

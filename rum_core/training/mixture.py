@@ -5,6 +5,7 @@ weigh both wrongly. So the model learns as if nothing were counted, and w is the
 validates best after an epoch. c changes little; it is fixed.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from rum_core.data.histories import Histories
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel
 from rum_core.training.step import Worker
-from rum_core.training.validation import validate
+from rum_core.training.validation import first_best, validate
 
 WEIGHTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # w: from about as much as y says to nearly all
 USUAL = 8.0  # w where nothing validates
@@ -29,10 +30,15 @@ def mixture(weight: float) -> Tensors:
 
 
 def validate_mixed(
-    settings: Settings, model: SavedModel, histories: Histories, cut: Cut, worker: Worker
+    settings: Settings,
+    model: SavedModel,
+    histories: Histories,
+    cut: Cut,
+    worker: Worker,
+    weights: Sequence[float],
 ) -> tuple[float, float]:
-    """Validation NDCG of a model with the weight that makes it largest, and that weight."""
-    mixed = [replace(model, tensors={**model.tensors, **mixture(w)}) for w in WEIGHTS]
+    """Validation NDCG of a model with the one of these weights that makes it largest, and that."""
+    mixed = [replace(model, tensors={**model.tensors, **mixture(w)}) for w in weights]
     found = validate(settings, mixed, histories, cut, worker)
-    best = int(np.argmax(found))
-    return found[best], WEIGHTS[best]
+    best = first_best(found)
+    return found[best], weights[best]

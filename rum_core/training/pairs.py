@@ -3,7 +3,7 @@
 Logs differ in it: where baskets are filled the last purchases say most and both directions count,
 where series are watched the order does. So one value after another is tried, beginning with those
 given, and changed where another validates better beyond chance: a small log keeps what is given. It
-is the counts alone that are validated.
+is the counts alone that are validated, of as many purchases as the model reads.
 """
 
 import logging
@@ -25,6 +25,7 @@ from rum_core.training.validation import known_and_held_back, ndcg_of
 log = logging.getLogger(__name__)
 
 BEYOND = 2.0  # standard errors of the paired difference: what is less may be chance
+FEWEST = 30  # customers: the error of fewer says little
 Pairs = dict[str, Any]  # settings of `model` and their values
 
 TRIED: tuple[tuple[Pairs, ...], ...] = (
@@ -51,13 +52,15 @@ def choose(
     before, targets = known_and_held_back(settings, histories, cut, worker)
     counted: tuple[Pairs, dict[str, np.ndarray]] = ({}, {})  # the last ones: decay leaves them
 
+    read = {"slots": settings.model.slots} if settings.model.counts else {}
+
     def ndcg(pairs: Pairs) -> np.ndarray:
         nonlocal counted
         alone = with_pairs(settings, {"name": "seqknn", **pairs})
         by = {name: value for name, value in pairs.items() if name != "decay"}
         if counted[0] != by:
             counted = by, transitions.weights_of(part, known, alone.model)
-        model = SavedModel("counted", config_of(alone), counted[1], known, nobody, {})
+        model = SavedModel("counted", {**config_of(alone), **read}, counted[1], known, nobody, {})
         return ndcg_of(settings, model, before, targets)
 
     log.info("choosing how pairs are counted")
@@ -86,6 +89,8 @@ def _gain(more: np.ndarray, worker: Worker) -> float:
     sums = sums.to(worker.device)
     worker.all_reduce(sums)
     n, total, squares = sums.tolist()
+    if n < FEWEST:
+        return 0.0
     mean = total / n
     error = math.sqrt(max(0.0, squares / n - mean**2) / n)
     return mean if mean > BEYOND * error else 0.0

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from jobs.spaces import by_section, points_of, settled
 from rum_core import schema
 from rum_core.data.simulated import simulate, write_days
 from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
+from rum_core.errors import RumError
 from rum_core.settings import load
 from rum_core.store.layout import Store, read_record
 from rum_core.store.trials import TRIALS, Trial, write_trial
@@ -32,6 +34,7 @@ from tests.nights import without_ray
 
 NIGHT = date(2026, 11, 22)
 ROOT = Path(__file__).parents[2]
+RUN_TRIAL = tune.run_trial
 AT_ONCE = 2
 
 
@@ -49,7 +52,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def flags(shop: Path, *more: str) -> list[str]:
     source = ["--source.path", str(shop / "log"), "--source.columns.time", "time"]
-    few = ["--train.epochs", "5", "--train.patience", "3", "--tune.trials", "6"]
+    few = ["--train.epochs", "5", "--train.patience", "2", "--tune.trials", "6"]
     few.append("--no-model.transitions")  # with them no trial is poor enough to be given up
     out = ["--tune.out", str(shop / "tuned.toml")]
     night = ["--run-date", NIGHT.isoformat()]
@@ -78,9 +81,9 @@ def slowly(words: list[str]) -> list[dict[str, Any]]:
             if state.progress.finished:
                 break
         before = rows[: max(0, number - AT_ONCE + 1)]
-        bests = sorted(max(row["validation"][:3]) for row in before)
-        stopped = len(bests) >= 3 and max(curve[:3]) < np.quantile(bests, 2 / 3)
-        curve = curve[:3] if stopped else curve
+        bests = sorted(max(row["validation"][:2]) for row in before)
+        stopped = len(bests) >= 3 and max(curve[:2]) < np.quantile(bests, 2 / 3)
+        curve = curve[:2] if stopped else curve
         rows.append(
             {
                 "trial": number,
@@ -152,6 +155,30 @@ def test_a_killed_search_goes_on_and_a_night_uses_what_it_found(shop: Path) -> N
     assert record is not None
     assert record["validation"] == best["validation"]
     assert record["epochs"] == best["best_epoch"]
+
+
+def test_a_search_of_which_every_trial_fails_ends_with_one_line(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By an error that is told, and by one that is not, of a process that is lost each time."""
+    of_ease = flags(shop, "--model.name", "ease", "--tune.trials", "5")
+    with patch.object(tune, "run_trial", _too_many):
+        assert tune.main(of_ease) == 2
+    assert "tune: all 5 trials failed, the first so: too many items" in capsys.readouterr().err
+    with patch.object(tune, "run_trial", _lost), patch.object(tune, "FAILURES", 0):
+        assert tune.main(flags(shop, "--model.name", "seqknn", "--tune.trials", "5")) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("tune: a trial was lost 1 times (")
+    assert said.count("\n") == 1
+
+
+def _too_many(config: dict[str, Any], **given: Any) -> None:
+    with patch.object(tune, "select", side_effect=RumError("too many items")):
+        RUN_TRIAL(config, **given)
+
+
+def _lost(config: dict[str, Any], **given: Any) -> None:
+    os._exit(1)
 
 
 def trials_of(shop: Path, words: list[str], ndcg: list[float | None]) -> list[Trial]:

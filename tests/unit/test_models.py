@@ -141,7 +141,7 @@ def test_sasrec_sees_nothing_that_comes_later() -> None:
 
 @pytest.mark.parametrize("name", WITH_GRADIENTS)
 def test_gradients_reach_every_parameter(name: str) -> None:
-    model = model_of(name, 2, 0, window=4, transitions=False)  # their mixture: see test_step
+    model = model_of(name, 2, 0, window=4, transitions=False)
     positive, negative, _ = scores(model, [[3, 1, 3, 8, 2], [0, 7]], torch.tensor([2, 5]))
     (torch.sigmoid(positive).sum() - torch.sigmoid(negative).sum()).backward()
     for parameter_name, parameter in model.named_parameters():

@@ -16,6 +16,7 @@ from rum_core.store.checkpoint import SavedModel
 from rum_core.training import closed, loop, pairs
 from rum_core.training.closed import fit_closed
 from rum_core.training.made import served
+from rum_core.training.mixture import USUAL
 from rum_core.training.pairs import TRIED, choose
 from rum_core.training.selection import select
 from rum_core.training.step import Worker
@@ -29,6 +30,7 @@ GIVEN = {name: s.Model().model_dump()[name] for step in TRIED for name in step[0
 def ndcg_by_hand(values: dict[str, Any], histories: Histories) -> np.ndarray:
     """Of the counts alone, written from their definition: loops over customers and pairs."""
     gap_decay = s.Model().gap_decay
+    slots = values.get("slots")
     cut = [CUT.lengths(histories.take(np.array([u])), "fit")[0] for u in range(len(histories))]
     stop = [CUT.lengths(histories.take(np.array([u])), "train")[0] for u in range(len(histories))]
     parts = [histories[u][: cut[u]].tolist() for u in range(len(histories))]
@@ -47,7 +49,7 @@ def ndcg_by_hand(values: dict[str, Any], histories: Histories) -> np.ndarray:
         targets = set(histories[user][cut[user] : stop[user]].tolist()) - set(part)
         if targets and part:
             y = 1e-6 * n / n.sum()  # the last resort
-            for age, i in enumerate(reversed(part)):
+            for age, i in enumerate(part[::-1][:slots]):
                 y = y + values["decay"] ** age * c[i].astype(np.float32)
             best = oracle.top_n(y, CATALOG.hashes, 5, part)
             gains = 1 / np.log2(np.arange(5) + 2)
@@ -57,11 +59,13 @@ def ndcg_by_hand(values: dict[str, Any], histories: Histories) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("beyond", [0.0, 1.0])
+@pytest.mark.parametrize(("name", "reads"), [("seqknn", {}), ("rum", {"slots": 2})])
 def test_the_best_value_of_each_step_is_kept_if_it_is_better_beyond_chance(
-    seed: int, beyond: float
+    seed: int, beyond: float, name: str, reads: dict[str, int]
 ) -> None:
+    """RUM reads the last K purchases, and its counts are chosen for them; a kNN reads all."""
     histories = random_histories(60, seed, longest=30)
-    chosen = dict(GIVEN)
+    chosen = {**GIVEN, **reads}
     for step in TRIED:
         tried = [{**chosen, **change} for change in step]
         more = [ndcg_by_hand(v, histories) - ndcg_by_hand(chosen, histories) for v in tried]
@@ -69,32 +73,39 @@ def test_the_best_value_of_each_step_is_kept_if_it_is_better_beyond_chance(
         best = max(range(len(step)), key=lambda n: more[n].mean() if better[n] else 0.0)
         chosen = tried[best] if better[best] else chosen
     with patch.object(pairs, "BEYOND", beyond):
-        found = choose(settings_of("counted", patience=9), histories, CATALOG, CUT, Worker())
-    assert found == chosen
+        asked = settings_of("counted", {"name": name, "slots": 2}, patience=9)
+        found = choose(asked, histories, CATALOG, CUT, Worker())
+    assert {**found, **reads} == chosen
     assert found != GIVEN
 
 
 def test_a_small_log_keeps_what_is_given() -> None:
     found = choose(settings_of("counted", patience=9), random_histories(60), CATALOG, CUT, Worker())
     assert found == GIVEN
+    few = random_histories(pairs.FEWEST - 1)  # no error of so few says anything
+    with patch.object(pairs, "BEYOND", 0.0):
+        assert choose(settings_of("counted", patience=9), few, CATALOG, CUT, Worker()) == GIVEN
+
+
+MANY = 200  # items, so that few customers have bought the same four
 
 
 def in_order(rng: np.random.Generator) -> list[int]:
     """Each item is followed by the next one, as series are watched, or something else begins."""
-    bought = [int(rng.integers(ITEMS))]
+    bought = [int(rng.integers(MANY))]
     while len(bought) < 12:
-        bought.append((bought[-1] + 1) % ITEMS if rng.random() < 0.6 else int(rng.integers(ITEMS)))
+        bought.append((bought[-1] + 1) % MANY if rng.random() < 0.6 else int(rng.integers(MANY)))
     return bought
 
 
 def in_baskets(rng: np.random.Generator) -> list[int]:
     """Four things that go together, in any order, then four others, and so on."""
-    groups = rng.permutation(ITEMS // 4)[:3]
+    groups = rng.permutation(MANY // 4)[:3]
     return [int(i) for g in groups for i in g * 4 + rng.permutation(4)][:11]
 
 
 @pytest.mark.parametrize(
-    ("log", "customers", "given"), [(in_order, 300, 1.0), (in_baskets, 25, 0.0)]
+    ("log", "customers", "given"), [(in_order, 300, 1.0), (in_baskets, 60, 0.0)]
 )
 def test_it_finds_out_whether_the_order_matters(
     log: Callable[[np.random.Generator], list[int]], customers: int, given: float
@@ -102,13 +113,13 @@ def test_it_finds_out_whether_the_order_matters(
     rng = np.random.default_rng(2)
     histories = oracle.histories_of([log(rng) for _ in range(customers)])
     asked = settings_of("counted", {"backward": given}, patience=9)
-    found = choose(asked, histories, CATALOG, CUT, Worker())
+    found = choose(asked, histories, oracle.catalog_of(MANY), CUT, Worker())
     assert found["backward"] < 0.5 if given else found["backward"] > 0.5
 
 
 def test_workers_choose_alike_and_what_was_chosen_stays_after_a_crash() -> None:
     chosen = settings_of("counted", patience=9, epochs=2)
-    with patch.object(pairs, "BEYOND", 0.0):
+    with patch.object(pairs, "BEYOND", 0.0), patch.object(pairs, "FEWEST", 1):
         _, alone = run(chosen, HISTORIES)
         _, together = run(chosen, HISTORIES, world=2)
     found = alone[0].progress.pairs
@@ -163,6 +174,7 @@ def test_a_search_chooses_nothing_that_a_night_would_not(name: str) -> None:
     with patch.object(pairs, "BEYOND", 0.0):
         for progress in select(asked, HISTORIES, CATALOG, Worker()):
             assert progress.pairs == {}
+            assert progress.weight == USUAL
             assert len(progress.validation) == 1
 
 

@@ -77,8 +77,8 @@ def test_watching_tells_what_is_new_and_survives_a_look_that_fails(
 @pytest.mark.parametrize(
     ("where", "serve", "told"),
     [
-        # 2 of 30 epochs at 10 s; 28 more, then twice the 2 that are best so far
-        (Progress("select", 2, False, 2), "all", "select: epoch 2 of at most 30, at most 5 min"),
+        # 2 of 30 epochs at 10 s; 28 more, then twice the 30 that may be best
+        (Progress("select", 2, False, 2), "all", "select: epoch 2 of at most 30, at most 15 min"),
         # the search is over: two phases of 4 epochs at 5 s
         (Progress("select", 4, True, 4), "all", "select: epoch 4 of at most 30, at most 40 s"),
         (Progress("train", 1, False, 4), "all", "train: epoch 1 of 4, about 2 min"),

@@ -95,6 +95,22 @@ def same(left: Ranking, right: Ranking) -> None:
     np.testing.assert_allclose(left.because_weights, right.because_weights, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize("level", [*LEVELS, "network"])
+def test_a_model_whose_customers_are_all_forgotten_still_ranks(level: str) -> None:
+    rng = np.random.default_rng(0)
+    model = a_model("item" if level == "network" else level, rng)
+    if level == "network":  # of any MERGE and PREDICT, by another scorer
+        model = replace(model, config={**model.config, "merge": "product"})
+    tensors = {**model.tensors, "user": model.tensors["user"][:0]}
+    empty = replace(model, tensors=tensors, users=model.users.slice(0, 0))
+    histories = some_histories(rng, 9, 40, 8)
+    strangers = pa.array([f"guest {u}" for u in range(9)])
+    same(
+        rank(empty, histories, top_n=5, because=2),
+        rank(model, replace(histories, user_ids=strangers), top_n=5, because=2),
+    )
+
+
 @pytest.mark.parametrize("level", LEVELS)
 @quick
 @given(
