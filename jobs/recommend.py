@@ -36,7 +36,7 @@ from rum_core.store.carry import Former, carry, former_lists
 from rum_core.store.checkpoint import SavedModel, has_model, load_model
 from rum_core.store.layout import Store, StoreError, read_record, write_record
 from rum_core.store.memories import Memories, tidy
-from rum_core.store.staged import count, is_whole, rows_in, ruled, without_list
+from rum_core.store.staged import count, is_whole, rows_in, ruled, settle, without_list
 
 log = logging.getLogger("rum")
 
@@ -213,6 +213,7 @@ def recommend(settings: Settings, store: Store) -> None:
         "key": key,
         "seconds": round(seconds, 3),
     }
+    settle(store, staged)
     write_record(store, night, "recommend", record)
     log.info(
         f"{counts['users']:,} lists, {counts['rows']:,} rows in {seconds:.1f} s: {found.active:,} "

@@ -5,6 +5,7 @@ first and is renamed; on object storage it is one whole object, put or copied. T
 there, and none are made.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -212,17 +213,43 @@ class Store:
     def move(self, source: str, target: str) -> None:
         """Move a file, over an older one of that name, in one atomic step.
 
+        On a disk it is there whole after a power cut too, before anything that is written later.
         Object storage copies it whole, which Amazon's does up to 5 GB, and then deletes it.
         """
+        folders = self._to_settle(target)
         self.make_parent(target)
+        self.settle(source)
         with self.telling(target, "write"):
             self.fs.move(self.full(source), self.full(target))
+        for folder in folders:
+            self.settle(folder)
+
+    def _to_settle(self, path: str) -> list[str]:
+        """The folders that will name a file, or one that is still to be made for it; innermost
+        first."""
+        if not self.local:
+            return []
+        folder = path.rpartition("/")[0]
+        found = [folder]
+        while folder and not self.exists(folder):
+            folder = folder.rpartition("/")[0]
+            found.append(folder)
+        return found
 
     def settle(self, path: str) -> None:
-        """Have a file on the disk, not only in its cache: for what counts after a power cut."""
-        if self.local:
-            with self.telling(path, "write"), open(self.full(path), "rb") as file:
-                os.fsync(file.fileno())
+        """Have a file, or the names in a folder, on the disk, not only in its cache: for what
+        counts after a power cut."""
+        if not self.local:
+            return
+        with self.telling(path, "write"):
+            number = os.open(self.full(path), os.O_RDONLY)
+            try:
+                os.fsync(number)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # a file system that has no such thing
+                    raise
+            finally:
+                os.close(number)
 
     def remove(self, path: str) -> None:
         """Delete a file or a folder with all it holds, if it is there; never the store itself."""

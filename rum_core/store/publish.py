@@ -82,8 +82,7 @@ def publish(
         for number, (path, said) in enumerate(_beside(store, night, manifest)):
             ready[f"{waiting}/{number}.json"] = path
             store.write_json(f"{waiting}/{number}.json", said)
-        for source in ready:
-            store.settle(source)
+        store.settle(file)  # a disk that is full says so here
         still_mine()
     except StoreError:
         with suppress(StoreError):

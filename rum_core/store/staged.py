@@ -11,7 +11,7 @@ from rum_core import schema
 from rum_core.data.snapshots import Snapshot
 from rum_core.ranking.ranking import POPULAR
 from rum_core.ranking.rules import HOLDOUT, Rules
-from rum_core.store.layout import Store
+from rum_core.store.layout import STAGING, Store
 from rum_core.store.publish import database, parts_of
 
 
@@ -69,6 +69,12 @@ def ruled(store: Store, staged: str, rules: Rules, passed: dict[str, int]) -> di
 def is_whole(store: Store, record: dict[str, Any]) -> bool:
     """Whether all rows that a record tells of are still staged."""
     return bool(rows_in(store, record["staged"], {}) == record["rows"])
+
+
+def settle(store: Store, staged: str) -> None:
+    """Have staged lists on the disk before a record names them: Ray writes them past the store."""
+    for path in (*store.files(staged), staged, STAGING):
+        store.settle(path)
 
 
 def rows_in(store: Store, staged: str, known: dict[str, int]) -> int:

@@ -5,6 +5,7 @@ by plain loops; a few nights of a simulated shop go through Ray itself.
 """
 
 import gzip
+import os
 import shutil
 from datetime import date
 from pathlib import Path
@@ -25,6 +26,7 @@ from rum_core.store.audit import audit, expectation
 from rum_core.store.checkpoint import SavedModel, load_model, save_model
 from rum_core.store.layout import Store, read_record, write_record
 from rum_core.store.publish import publish, read_latest
+from tests.jobs.nights import Nights
 
 LOG = Path(__file__).parents[2].parent / "shared" / "data" / "online_retail" / "by_day"
 real = pytest.mark.skipif(not LOG.exists(), reason=f"{LOG} is not there: real logs are not here")
@@ -192,3 +194,24 @@ def test_nights_on_ray_equal_full_nights(tmp_path: Path, monkeypatch: pytest.Mon
     assert 0 < made["users_active"] < 100
     assert made["users_active"] + made["users_carried"] == 200
     assert 0 < made["users_continued"] <= made["users_replayed"] <= made["users_active"]
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_staged_lists_are_on_the_disk_before_a_record_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: set[int] = set()
+    named: list[str] = []
+
+    def record(store: Store, night: date, step: str, said: dict[str, Any]) -> None:
+        parts = store.files(said["staged"])
+        assert {os.stat(store.full(part)).st_ino for part in parts} <= settled
+        named.extend(parts)
+        write_record(store, night, step, said)
+
+    monkeypatch.setattr(os, "fsync", lambda number: settled.add(os.fstat(number).st_ino))
+    monkeypatch.setattr(recommend, "write_record", record)
+    shop = Nights(tmp_path)
+    shop.night("2026-11-18", "m")
+    shop.night("2026-11-19")  # with lists that were carried over
+    assert any("carried-" in part for part in named)

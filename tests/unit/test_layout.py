@@ -22,6 +22,44 @@ def test_files_are_written_whole_and_listed(store):
     assert store.children("nowhere") == []
 
 
+@pytest.fixture
+def settled(monkeypatch):
+    """What was settled, in order: the number of its file or folder, and its bytes by then."""
+    done = []
+
+    def settle(number):
+        found = os.fstat(number)
+        done.append((found.st_ino, found.st_size))
+
+    monkeypatch.setattr(os, "fsync", settle)
+    return done
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_then_so_is_the_name(store, settled):
+    store.mark()
+    settled.clear()
+    store.write_bytes("new/night/x.bin", b"abc")
+    root = store.full("")
+    folders = [f"{root}/new/night", f"{root}/new", root]  # each names the one before it
+    there = [os.stat(path).st_ino for path in (f"{root}/new/night/x.bin", *folders)]
+    assert [number for number, _ in settled] == there
+    assert settled[0][1] == 3
+    settled.clear()
+    store.move("new/night/x.bin", "new/y.bin")  # also one that was written past the store
+    assert [number for number, _ in settled] == [there[0], there[2]]
+
+
+def test_a_name_counts_only_once_its_file_is_on_the_disk(store, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    store.write_bytes("x.bin", b"before")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=r"cannot write .*No space left"):
+        store.write_bytes("x.bin", b"after")
+    assert store.read_bytes("x.bin") == b"before"
+
+
 def test_a_newer_format_is_refused(store, tmp_path):
     store.write_json("store.json", {"format_version": 99})
     with pytest.raises(StoreError, match="format 99"):
