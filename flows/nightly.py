@@ -31,7 +31,7 @@ from rum_core.settings import Settings, load
 from rum_core.store.checkpoint import model_dir
 from rum_core.store.layout import Store, read_record, write_record
 from rum_core.store.lock import night_lock
-from rum_core.store.publish import FILE, night_path, published
+from rum_core.store.publish import FILE, is_published, night_path, published
 from rum_core.store.retention import kept_from, retain
 from rum_core.store.sweep import sweep
 
@@ -140,7 +140,7 @@ def rum(
         if work == "train":
             return _train_ahead(store, chosen.night, arguments, mark, still_mine)
         arguments += ["--run_date", chosen.night.isoformat()]
-        if published(store, chosen.night) and not chosen.force:
+        if is_published(store, chosen.night) and not chosen.force:
             log.info("%s is already published; --force does it again", chosen.night)
         else:
             _refuse_outdated(store, chosen)
@@ -187,7 +187,7 @@ def _train_ahead(
     store: Store, day: date, arguments: list[str], mark: str, still_mine: Callable[[], None]
 ) -> str:
     """Train for the first night from `day` on that is not published: it will take the model."""
-    while published(store, day):
+    while is_published(store, day):
         day += timedelta(days=1)
     arguments = [*arguments, "--run_date", day.isoformat(), "--force"]
     write_record(store, day, "ahead", {})  # before, so that no end of this run can lose the model

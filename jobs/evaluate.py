@@ -45,7 +45,7 @@ from rum_core.ranking.rules import HOLDOUT
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel, load_model
 from rum_core.store.layout import Store, read_record, write_record
-from rum_core.store.publish import FILE, night_path, published, published_nights
+from rum_core.store.publish import FILE, is_published, night_path, published_nights
 
 log = logging.getLogger("rum")
 
@@ -203,7 +203,7 @@ def moment_of(model: SavedModel) -> str | None:
 def following(settings: Settings, store: Store) -> list[Row]:
     """Rows of the lists of earlier nights, and of the holdout's beside the others'; none for a log
     without times."""
-    former = [d for d in published_nights(store) if d < settings.night and published(store, d)]
+    former = [d for d in published_nights(store) if d < settings.night and is_published(store, d)]
     former = former[-settings.evaluate.trend_nights :] if settings.evaluate.trend_nights else []
     if not former or not settings.source.dated:
         return []

@@ -14,7 +14,14 @@ from rum_core.data.snapshots import latest_snapshot, load_snapshot
 from rum_core.progress import duration
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import has_model, load_model
-from rum_core.store.layout import Store, fingerprint, read_record, run_date_of, write_record
+from rum_core.store.layout import (
+    Store,
+    StoreError,
+    fingerprint,
+    read_record,
+    run_date_of,
+    write_record,
+)
 from rum_core.training.recipe import recipe_of
 
 log = logging.getLogger("rum")
@@ -89,7 +96,11 @@ def _not_due(store: Store, night: date, recipe: str, every_days: int) -> dict[st
 
 def _held_back(store: Store, day: date, record: dict[str, Any]) -> bool:
     """Whether the gate stopped the lists of the model that a night's record names."""
-    gate = read_record(store, day, "gate") or {}
+    try:
+        gate = read_record(store, day, "gate") or {}
+    except StoreError as error:
+        log.warning("the model of %s counts as held back: %s", day, error)
+        return True
     return gate.get("passed") is False and gate.get("model_id") == record["model_id"]
 
 

@@ -4,6 +4,7 @@ They come from the records of its jobs, its staged lists and its snapshot beside
 published night, and are kept in the manifest of the publication.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import date
@@ -23,6 +24,8 @@ from rum_core.evaluation.protocols import HELD_OUT
 from rum_core.settings import Settings
 from rum_core.store.layout import Store, StoreError, read_record
 from rum_core.store.publish import database, parts_of, published, published_nights
+
+log = logging.getLogger(__name__)
 
 Interval = dict[str, Any]  # value, ci_low, ci_high
 
@@ -69,7 +72,11 @@ def facts_of_published(store: Store, night: date, most: int) -> list[Facts]:
     for day in reversed(published_nights(store)):
         if day >= night or len(found) == most:
             continue
-        manifest = published(store, day) or {}
+        try:
+            manifest = published(store, day) or {}
+        except StoreError as error:
+            log.warning("the gate leaves out the night of %s: %s", day, error)
+            continue
         if "facts" in manifest:
             found.append(Facts.of(manifest["facts"]))
             if not found[-1].gate:

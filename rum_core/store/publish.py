@@ -47,8 +47,13 @@ def published_nights(store: Store) -> list[date]:
 
 def published(store: Store, night: date) -> dict[str, Any] | None:
     """The manifest of a published night, or None."""
-    path = f"{night_path(night)}/{MANIFEST}"
-    return store.read_json(path) if store.exists(path) else None
+    there = is_published(store, night)
+    return store.read_json(f"{night_path(night)}/{MANIFEST}") if there else None
+
+
+def is_published(store: Store, night: date) -> bool:
+    """Whether a night's manifest is there, be it whole or not."""
+    return store.exists(f"{night_path(night)}/{MANIFEST}")
 
 
 def publish(

@@ -7,6 +7,7 @@ goes first, so a deletion that was cut off leaves nothing that counts by half, a
 goes on with it.
 """
 
+import logging
 import re
 from dataclasses import dataclass
 from datetime import date
@@ -14,10 +15,12 @@ from typing import Any
 
 from rum_core.data.snapshots import MANIFESTS, catalog_path, folder
 from rum_core.store.checkpoint import model_dir
-from rum_core.store.layout import Store, night_dir
+from rum_core.store.layout import Store, StoreError, night_dir
 from rum_core.store.memories import memory_dir
-from rum_core.store.publish import LATEST, MANIFEST, night_path, published, published_nights
+from rum_core.store.publish import LATEST, MANIFEST, is_published, night_path, published_nights
 from rum_core.store.rollback import FOLDERS, nights_of, withdrawn
+
+log = logging.getLogger(__name__)
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -46,8 +49,13 @@ class Outdated:
 
 
 def retain(store: Store, nights: int) -> Outdated:
-    """Delete what is outdated once the newest `nights` published nights are kept; what that was."""
-    found = outdated(store, nights)
+    """Delete what is outdated once the newest `nights` published nights are kept; what that was.
+    Nothing is while a record is damaged: it may name what is still needed."""
+    try:
+        found = outdated(store, nights)
+    except StoreError as error:
+        log.warning("nothing outdated is deleted: %s", error)
+        return Outdated([], [], [], [])
     for aside, days in ((store, found.nights), (withdrawn(store), found.withdrawn)):
         for day in days:
             aside.remove(f"{night_path(day)}/{MANIFEST}")
@@ -72,7 +80,7 @@ def kept_from(store: Store, nights: int) -> date | None:
 
 
 def _whole(store: Store) -> list[date]:
-    return [day for day in published_nights(store) if published(store, day) is not None]
+    return [day for day in published_nights(store) if is_published(store, day)]
 
 
 def outdated(store: Store, nights: int) -> Outdated:

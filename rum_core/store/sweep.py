@@ -9,14 +9,16 @@ import os
 import socket
 import time
 from datetime import date
+from typing import Any
 
-from rum_core.store.layout import STAGING, Store, read_record, run_date_of
-from rum_core.store.publish import published, recover, waiting_nights
+from rum_core.store.layout import STAGING, Store, StoreError, read_record, run_date_of
+from rum_core.store.publish import is_published, recover, waiting_nights
 
 log = logging.getLogger(__name__)
 
 ABANDONED_SECONDS = 86_400  # without a new file: what other machines and trainings have left
 TRAINING = "training"
+DAMAGED = "damaged"  # of what is said in place of a record
 
 
 def sweep(store: Store) -> list[str]:
@@ -66,9 +68,24 @@ def _age(store: Store, folder: str) -> float:
 
 
 def _staged_lists(store: Store) -> set[str]:
-    """Folders of lists that wait for their night, or that the gate held back."""
-    nights: list[date] = [day for day in map(run_date_of, store.children("nights")) if day]
-    held = {d for d in nights if (read_record(store, d, "gate") or {}).get("passed") is False}
-    waiting = [day for day in nights if day in held or not published(store, day)]
-    records = [read_record(store, day, "recommend") for day in waiting]
-    return {str(record["staged"]) for record in records if record}
+    """Folders of lists that wait for their night, or that the gate held back. Where a record does
+    not say so, they may."""
+    wanted: set[str] = set()
+    for day in filter(None, map(run_date_of, store.children("nights"))):
+        if is_published(store, day) and _said(store, day, "gate").get("passed") is not False:
+            continue
+        record = _said(store, day, "recommend")
+        if DAMAGED in record:
+            wanted |= {f"{STAGING}/{name}" for name in store.children(STAGING)}
+        elif record:
+            wanted.add(str(record["staged"]))
+    return wanted
+
+
+def _said(store: Store, night: date, step: str) -> dict[str, Any]:
+    """The record of a step, empty where there is none."""
+    try:
+        return read_record(store, night, step) or {}
+    except StoreError as error:  # no reason that no other night can be
+        log.warning("%s; what is staged for its night stays", error)
+        return {DAMAGED: True, "passed": False}

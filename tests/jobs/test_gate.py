@@ -16,7 +16,9 @@ from rum_core.settings import Settings, from_dict
 from rum_core.store.checkpoint import load_model, save_model
 from rum_core.store.layout import Store, read_record
 from rum_core.store.publish import LATEST, published, read_latest
+from rum_core.store.retention import kept_from, retain
 from rum_core.store.sweep import sweep
+from rum_core.store.verify import verify
 from rum_core.training.loop import TrainError
 from tests.benchmarks.gate import LOG, nights_of
 from tests.nights import whole_night, without_ray
@@ -194,6 +196,30 @@ def test_a_model_of_a_stopped_night_is_not_used_again(shop: Shop) -> None:
     shop.night(7)
     mended = read_record(shop.store, shop.settings(7).night, "train") or {}
     assert mended["trained_on"] == "2024-01-08"
+
+
+@by_day
+@pytest.mark.parametrize("path", ["nights/{}/gate.json", "recommendations/{}/_manifest.json"])
+def test_a_damaged_record_of_a_night_stops_no_other_and_doing_it_again_mends_it(
+    shop: Shop, path: str
+) -> None:
+    nights = [shop.settings(day).night for day in range(4)]
+    trend = {"evaluate": {"resamples": 200}}
+    for day in range(3):
+        shop.night(day, **trend)
+    damaged = [path.format(f"run_date={nights[day]}") for day in (1, 2)]
+    for file in damaged:
+        whole = shop.store.read_bytes(file)
+        shop.store.write_bytes(file, whole.replace(b'"', b"'", 1))
+    sweep(shop.store)
+    assert kept_from(shop.store, 2) == nights[1]
+    shop.night(3, **trend)
+    assert str(retain(shop.store, 3)) == ""  # they may name what is still needed
+    assert list(verify(shop.store).damaged) == damaged
+    for day in (1, 2):
+        shop.night(day, force=True, **trend)
+    assert not verify(shop.store).damaged
+    assert "1 night (2024-01-01)" in str(retain(shop.store, 3))
 
 
 @by_day

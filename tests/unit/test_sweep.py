@@ -61,6 +61,37 @@ def test_lists_that_wait_for_their_night_stay(store: Store, dead: int) -> None:
     assert sweep(store) == [staged]
 
 
+def damage(store: Store, path: str) -> None:
+    file = Path(store.full(path))
+    file.write_bytes(file.read_bytes()[:-3])
+
+
+@pytest.mark.parametrize("step", ["gate", "recommend"])
+def test_a_damaged_record_of_any_night_keeps_what_it_may_tell_of(
+    store: Store, dead: int, step: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    staged = leave(store, f"_staging/{HERE}.{dead}.abc")
+    left = leave(store, f"_staging/{HERE}.{dead}.def")
+    write_record(store, NIGHT, "recommend", {"staged": staged})
+    write_record(store, NIGHT, "gate", {"passed": False})
+    store.write_json("recommendations/run_date=2026-11-22/_manifest.json", {"run_id": "it"})
+    damage(store, f"nights/run_date=2026-11-22/{step}.json")
+    assert sweep(store) == ([left] if step == "gate" else [])
+    (line,) = caplog.messages[:1]
+    assert f"nights/run_date=2026-11-22/{step}.json is damaged" in line
+    write_record(store, NIGHT, "gate", {"passed": True})  # the night was done again
+    write_record(store, NIGHT, "recommend", {"staged": staged})
+    assert set(sweep(store)) | {left} == {staged, left}
+
+
+def test_a_damaged_manifest_of_any_night_stops_no_sweep(store: Store, dead: int) -> None:
+    left = leave(store, f"_staging/{HERE}.{dead}.abc")
+    write_record(store, NIGHT, "recommend", {"staged": left})
+    store.write_json("recommendations/run_date=2026-11-22/_manifest.json", {"run_id": "it"})
+    damage(store, "recommendations/run_date=2026-11-22/_manifest.json")
+    assert sweep(store) == [left]
+
+
 def test_a_training_that_nobody_takes_up_goes_after_a_day(store: Store) -> None:
     leave(store, "training/rum-item-2026-11-22-abc")
     old = leave(store, "training/rum-item-2026-11-20-def", ABANDONED_SECONDS + 60)
