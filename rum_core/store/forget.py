@@ -27,10 +27,10 @@ from rum_core.store.checksum import checksum, digest, sha256
 from rum_core.store.customers import Customers
 from rum_core.store.layout import STAGING, Store, run_date_of
 from rum_core.store.memories import ROOT as MEMORY
-from rum_core.store.memories import memory_parts, open_part, write_part
+from rum_core.store.memories import whole_parts, write_part
 from rum_core.store.publish import MANIFEST, TABLE
 from rum_core.store.rollback import WITHDRAWN, nights_of, withdrawn
-from rum_core.store.search import in_memory, in_page, in_table
+from rum_core.store.search import in_page, in_table
 from rum_core.store.sweep import TRAINING
 
 Index = Callable[[dict[str, str]], None]  # files that change, and where their new content waits
@@ -162,17 +162,20 @@ def _snapshot(store: Store, path: str, new: dict[str, str]) -> None:
 
 
 def _memories(store: Store, customers: Customers) -> int:
-    """Parts of the memory are named by what they hold: the new one is there before the old goes."""
-    parts = [path for path in memory_parts(store, MEMORY) if in_memory(store, path, customers)]
-    for path in parts:
-        table = open_part(store, path)
+    """Parts of the memory are named by what they hold: the new one is there before the old goes.
+    A damaged one goes altogether."""
+    found = 0
+    for path, table in whole_parts(store, MEMORY, delete=True).items():
         stay = ~np.isin(table["user"].to_numpy(), customers.hashes)
+        if stay.all():
+            continue
+        found += 1
         if stay.any():
             write_part(
                 store, path.rpartition("/")[0], table.filter(pa.array(stay)).combine_chunks()
             )
         store.remove(path)
-    return len(parts)
+    return found
 
 
 def _model(store: Store, customers: Customers, model_id: str, new: dict[str, str]) -> None:

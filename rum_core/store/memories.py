@@ -9,6 +9,8 @@ sooner than a memory is read.
 The item-level memory is the last K purchases, a slice of the history: nothing is kept of it.
 """
 
+import logging
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -16,7 +18,9 @@ import pyarrow as pa
 from rum_core.data.catalog import tie_hash
 from rum_core.data.histories import Histories
 from rum_core.store.checksum import digest
-from rum_core.store.layout import Store, safe_name
+from rum_core.store.layout import Store, StoreError, safe_name
+
+log = logging.getLogger(__name__)
 
 ROOT = "memory"
 SUFFIX = ".arrow"
@@ -34,8 +38,7 @@ class Memories:
         self.done: list[np.ndarray] = []  # (3, users): hash, purchases kept, purchases replayed
         self.parts: list[np.ndarray] = []
         rows = []
-        for path in memory_parts(store, self.folder):
-            table = open_part(store, path)
+        for table in whole_parts(store, self.folder).values():
             memory = table["memory"].chunk(0).flatten().to_numpy() if len(table) else np.empty(0)
             if memory.size != len(table) * shape[0] * shape[1]:
                 continue
@@ -135,8 +138,8 @@ def tidy(store: Store, model_id: str) -> None:
     for name in store.children(ROOT):
         if name != f"model={model_id}":
             store.remove(f"{ROOT}/{name}")
-    paths = memory_parts(store, memory_dir(model_id))
-    tables = [open_part(store, path) for path in paths]
+    parts = whole_parts(store, memory_dir(model_id), delete=True)
+    tables = list(parts.values())
     if not tables:
         return
     users = np.concatenate([table["user"].to_numpy() for table in tables])
@@ -150,7 +153,7 @@ def tidy(store: Store, model_id: str) -> None:
     for start in range(0, len(newest), PART_ROWS):
         rows = pa.array(np.sort(newest[start : start + PART_ROWS]))
         kept.add(write_part(store, memory_dir(model_id), whole.take(rows).combine_chunks()))
-    for path in paths:
+    for path in parts:
         if path not in kept:
             store.remove(path)
 
@@ -175,12 +178,31 @@ def memory_parts(store: Store, folder: str) -> list[str]:
     return [path for path in store.files(folder) if path.endswith(SUFFIX)]
 
 
+def whole_parts(store: Store, folder: str, *, delete: bool = False) -> dict[str, pa.Table]:
+    """The parts below a folder by their paths, without the damaged ones, which may be deleted: what
+    these kept is replayed from its start."""
+    found = {}
+    for path in memory_parts(store, folder):
+        try:
+            found[path] = open_part(store, path)
+        except StoreError as error:
+            log.warning("%s; what it kept is replayed", error)
+            if delete:
+                store.remove(path)
+    return found
+
+
 def open_part(store: Store, path: str) -> pa.Table:
-    """A part; on a disk it is mapped, and only the rows that are used are read."""
+    """A part, on a disk mapped; StoreError where it is not what its name says."""
     with store.telling(path, "read"):
         full = store.full(path)
-        source = pa.memory_map(full) if store.local else pa.BufferReader(store.read_bytes(path))
-        return pa.ipc.open_file(source).read_all()
+        if store.local:
+            content = pa.memory_map(full).read_buffer()
+        else:
+            content = pa.py_buffer(store.read_bytes(path))
+        if digest(content) != path.rpartition("/")[2].removesuffix(SUFFIX):
+            raise StoreError(f"{full} is damaged: its checksum is another")
+        return pa.ipc.open_file(pa.BufferReader(content)).read_all()
 
 
 def write_part(store: Store, folder: str, table: pa.Table) -> str:

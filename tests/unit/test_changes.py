@@ -17,7 +17,7 @@ from rum_core.data.histories import Histories
 from rum_core.data.snapshots import Manifest, catalog_path, part_path
 from rum_core.ranking.feature_level import Writes, replay
 from rum_core.store.layout import Store
-from rum_core.store.memories import Memories, memory_dir, tidy
+from rum_core.store.memories import Memories, memory_dir, memory_parts, open_part, tidy
 from tests.unit.test_ranking import a_model
 
 Log = dict[str, list[int]]
@@ -150,6 +150,30 @@ def test_only_what_is_new_is_replayed(writes: Writes, tmp_path: Path) -> None:
     late, exact = night(store, writes, some_users([[1, 2, 1, 3, 4, 0], [5, 6], [7, 7]]), 2)
     assert exact
     assert late.replayed()["purchases_replayed"] == 6
+
+
+@pytest.mark.parametrize("damage", ["emptied", "flipped"])
+def test_a_damaged_part_is_left_out_and_what_it_kept_is_replayed(
+    writes: Writes, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    store = Store.open(str(tmp_path))
+    night(store, writes, some_users([[1, 2, 3, 4], [], []]), 2)
+    (path,) = memory_parts(store, memory_dir("m"))
+    night(store, writes, some_users([[], [5, 6], []]), 2)
+    broken = bytearray(store.read_bytes(path))
+    kept = open_part(store, path)["memory"].chunk(0).flatten().to_numpy()
+    broken[broken.index(kept.tobytes()) + 6] ^= 1  # of the first number
+    store.write_bytes(path, bytes(broken) if damage == "flipped" else b"")
+    later, exact = night(store, writes, some_users([[1, 2, 3, 4, 0], [5, 6, 7], []]), 2)
+    assert exact
+    assert later.replayed()["purchases_replayed"] == 5 + 1
+    assert [path in line for line in caplog.messages] == [True]
+    assert len(later.parts) == 1
+    tidy(store, "m")
+    assert path not in memory_parts(store, memory_dir("m"))
+    caplog.clear()
+    tidy(store, "m")
+    assert not caplog.messages
 
 
 def test_tidy_keeps_the_newest_of_each_user_and_no_other_model(
