@@ -90,12 +90,7 @@ def load_model(store: Store, model_id: str) -> SavedModel:
         "run jobs/forget.py again if it was cut off, else delete the model and run the night again"
     )
     check(store, sums, again)
-    try:
-        tensors = load_tensors(store.read_bytes(f"{folder}/model.safetensors"))
-    except (SafetensorError, KeyError) as error:  # KeyError: of a type that numpy does not have
-        raise StoreError(
-            f"{store.full(folder)}/model.safetensors is damaged: {one_line(error)[:200]}"
-        ) from None
+    tensors = read_tensors(store, f"{folder}/model.safetensors")
     catalog = Catalog.from_table(store.read_table(f"{folder}/catalog.parquet"))
     users = _ids(store, f"{folder}/users.parquet")
     try:
@@ -107,6 +102,14 @@ def load_model(store: Store, model_id: str) -> SavedModel:
     return SavedModel(
         model_id, config, tensors, catalog, users, store.read_json(f"{folder}/metrics.json")
     )
+
+
+def read_tensors(store: Store, path: str) -> dict[str, np.ndarray]:
+    """The tensors of a file; StoreError names one that holds anything else."""
+    try:
+        return load_tensors(store.read_bytes(path))
+    except (SafetensorError, KeyError) as error:  # KeyError: of a type that numpy does not have
+        raise StoreError(f"{store.full(path)} is damaged: {one_line(error)[:200]}") from None
 
 
 def _ids(store: Store, path: str) -> pa.Array:

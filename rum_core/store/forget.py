@@ -15,14 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from rum_core import schema
 from rum_core.data.ledger import LEDGER
 from rum_core.data.snapshots import MANIFESTS
 from rum_core.evaluation.report import report_path, sampled, save_report
-from rum_core.store.checkpoint import FILES, model_dir
+from rum_core.store.checkpoint import FILES, model_dir, read_tensors
 from rum_core.store.checksum import checksum, digest, sha256
 from rum_core.store.customers import Customers
 from rum_core.store.layout import STAGING, Store, run_date_of
@@ -182,8 +181,7 @@ def _model(store: Store, customers: Customers, model_id: str, new: dict[str, str
     """A model's config and tensors without the customers' rows; its users follow."""
     folder = model_dir(model_id)
     users, tensors = f"{folder}/users.parquet", f"{folder}/model.safetensors"
-    content = store.read_bytes(tensors)
-    held = load_tensors(content)
+    content, held = store.read_bytes(tensors), read_tensors(store, tensors)
     gone = customers.rows(store.read_table(users))
     if "user" in held and len(held["user"]) == len(gone):  # otherwise it was cut off after this
         held["user"] = held["user"][~gone]

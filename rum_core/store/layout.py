@@ -114,10 +114,11 @@ class Store:
 
     @contextmanager
     def telling(self, path: str, doing: str) -> Iterator[None]:
-        """Turns a failure of the file system into one line that names the file."""
+        """Turns a failure of the file system, or of what a file holds, into one line that names
+        the file."""
         try:
             yield
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: no text, no range
             raise StoreError(f"cannot {doing} {self.full(path)}: {one_line(error)}") from None
 
     def exists(self, path: str) -> bool:

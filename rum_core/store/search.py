@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pyarrow.parquet as pq
-from safetensors.numpy import load as load_tensors
 
 from rum_core.errors import RumError
 from rum_core.evaluation.report import sampled
+from rum_core.store.checkpoint import read_tensors
 from rum_core.store.customers import Customers
 from rum_core.store.layout import Store
 from rum_core.store.memories import open_part
@@ -38,8 +38,9 @@ def search(store: Store, customers: Customers) -> tuple[int, list[str]]:
 def in_table(store: Store, path: str, customers: Customers) -> bool:
     """Whether a row of a parquet file names one of the customers, or may: a table that replaced
     another one still holds the former rows, where no reader sees them."""
-    if holds_former(store.fs, store.full(path)):
-        return True
+    with store.telling(path, "read"):
+        if holds_former(store.fs, store.full(path)):
+            return True
     with store.telling(path, "read"), store.fs.open_input_file(store.full(path)) as file:
         source = pq.ParquetFile(file)
         columns = customers.columns(source.schema_arrow)
@@ -65,7 +66,7 @@ def in_page(store: Store, path: str, customers: Customers) -> bool:
 def _tensors(store: Store, path: str, customers: Customers) -> bool:
     """Whether a model has rows of users that it does not name, or names one of the customers."""
     users = f"{path.rpartition('/')[0]}/users.parquet"
-    tensor = load_tensors(store.read_bytes(path)).get("user")
+    tensor = read_tensors(store, path).get("user")
     if tensor is None:
         return False
     return len(tensor) != len(store.read_table(users)) or in_table(store, users, customers)

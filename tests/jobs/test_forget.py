@@ -149,6 +149,28 @@ def test_forgetting_that_was_cut_off_ends_right_when_it_is_done_again(tmp_path: 
 
 
 @pytest.mark.usefixtures("without_ray")
+@pytest.mark.parametrize("kind", ["interactions/*/*.parquet", "models/*/model.safetensors"])
+def test_a_damaged_file_is_one_line_that_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    shop = Nights(tmp_path, "feature")
+    shop.night(NIGHTS[0], "first")
+    path = min((tmp_path / "store").glob(kind))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    part = min((tmp_path / "store").glob("memory/*/*.arrow"))
+    part.write_bytes(b"")
+    capsys.readouterr()
+    assert shop.run(forget, "--user", shop.customer(1)) == 2
+    said = capsys.readouterr().err
+    assert str(path) in said
+    assert len(said.splitlines()) == 1
+    path.write_bytes(whole)
+    assert shop.run(forget, "--user", shop.customer(1)) == 0
+    assert not part.exists()
+
+
+@pytest.mark.usefixtures("without_ray")
 def test_whom_nobody_knows_and_what_cannot_be_taken_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,8 +24,10 @@ from rum_core.data.snapshots import Manifest, load_manifest, load_snapshot, read
 from rum_core.errors import RumError
 from rum_core.ranking.ranking import Ranker
 from rum_core.store.checkpoint import SavedModel, load_model, save_model
+from rum_core.store.customers import Customers
 from rum_core.store.layout import Store, StoreError
 from rum_core.store.publish import publish
+from rum_core.store.search import in_table
 
 ROOT = Path(__file__).parents[2]
 ITEMS, USERS, D, K, W, Y = 12, 4, 3, 2, 5, 2
@@ -454,6 +456,27 @@ def test_a_corrupt_footer_is_one_line_or_the_catalogue(store: Store, tmp_path: P
         except RumError:
             refused += 1
     assert refused > 100
+
+
+@pytest.mark.parametrize("start", [0.0, 0.5, 0.9])  # nothing is left, some rows, part of the footer
+def test_a_damaged_table_that_is_searched_for_a_customer_is_one_line(
+    store: Store, start: float
+) -> None:
+    store.write_table("t.parquet", pa.table({"user_id": ["a"] * 50, "item_id": ["i"] * 50}))
+    whole = store.read_bytes("t.parquet")
+    store.write_bytes("t.parquet", whole[: int(start * len(whole))])
+    with pytest.raises(StoreError, match=r"t\.parquet") as found:
+        in_table(store, "t.parquet", Customers(pa.array(["b"])))
+    one_line(found)
+
+
+def test_a_column_name_that_is_no_text_is_one_line(store: Store) -> None:
+    store.write_table("t.parquet", pa.table({"user_id": ["a"], "item_id": ["i"]}))
+    whole = store.read_bytes("t.parquet")
+    store.write_bytes("t.parquet", whole.replace(b"item_id", b"item\xee\xeed"))
+    with pytest.raises(StoreError, match=r"t\.parquet") as found:
+        in_table(store, "t.parquet", Customers(pa.array(["b"])))
+    one_line(found)
 
 
 # what unpickles or runs text: each with the only files that may say it
