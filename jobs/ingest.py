@@ -121,6 +121,7 @@ def _add(
         if not said["rows_read"]:
             return _nothing_new(settings, store, before, news), said
         said |= {"reasons": dict(reasons), "batch": news.batch}
+        before.check_stands(store)  # a batch of these files may count by now: leave its parts
         if store.children(f"{staged}/{REJECTED}"):
             said["rejected_path"] = _move_in(store, staged, REJECTED, news.batch)
         else:
@@ -133,6 +134,7 @@ def _add(
                 f"none of {said['rows_read']:,} lines is kept; mostly: {_mostly(said, examples)}; "
                 "nothing was taken in, check source.drop"
             )
+        before.check_stands(store)
         _move_in(store, staged, INTERACTIONS, news.batch)
         ledger.save(store, before)
     return ledger, said

@@ -49,13 +49,17 @@ class Ledger:
                 )
         return ledger
 
-    def save(self, store: Store, before: "Ledger") -> None:
-        """Commit. IngestError where another ingest has committed since `before` was loaded."""
+    def check_stands(self, store: Store) -> None:
+        """IngestError where another ingest has committed since this list was loaded."""
         now = store.read_json(LEDGER) if store.exists(LEDGER) else None
-        if (now or vars(Ledger(self.source))) != vars(before):
+        if (now or vars(Ledger(self.source))) != vars(self):
             raise IngestError(
                 f"another ingest has changed the store {store.root} meanwhile; run this one again"
             )
+
+    def save(self, store: Store, before: "Ledger") -> None:
+        """Commit. IngestError where another ingest has committed since `before` was loaded."""
+        before.check_stands(store)
         store.write_json(LEDGER, vars(self))
 
     @property

@@ -545,6 +545,34 @@ def test_a_batch_that_never_counted_leaves_nothing(shop: Shop) -> None:
     assert list((shop.folder / "store" / "_staging").glob("*")) == []
 
 
+@pytest.mark.parametrize("step", ["take_in", "with_batch"])
+def test_an_ingest_that_another_was_faster_than_leaves_alone_what_counts(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str
+) -> None:
+    shop.write("1.csv", csv(PURCHASES[:10]))
+    assert shop.night(day="2024-01-30") == 0
+    shop.write("2.csv", csv(PURCHASES[10:]) + "u,i,never\n" * (step == "take_in"))
+    module = {"take_in": interactions, "with_batch": ingest}[step]
+    name = {"take_in": "read_blocks", "with_batch": "with_batch"}[step]
+    original, files = getattr(module, name), {}
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(module, name, original)
+        assert shop.night() == 0
+        parts = [p for p in (shop.folder / "store").glob("*/batch=*/*") if p.is_file()]
+        files.update({part: part.stat().st_ino for part in parts})
+        return original(*arguments)
+
+    monkeypatch.setattr(module, name, overtaken)
+    shop.flags = [*shop.flags, "--source.max-rejected", "1"]
+    assert shop.night() == 2
+    assert "another ingest has changed the store" in capsys.readouterr().err
+    assert len(files) == (3 if step == "take_in" else 2)
+    assert {part: part.stat().st_ino for part in files} == files
+    assert shop.night() == 0
+    assert shop.histories() == expected(PURCHASES)
+
+
 def test_lost_interactions_are_noticed(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     shop.write("1.csv", csv(PURCHASES[:10]))
     assert shop.night() == 0
