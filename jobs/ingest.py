@@ -23,6 +23,7 @@ from rum_core.data.ledger import (
     News,
     batch_folder,
     find_news,
+    seen_again,
     with_batch,
     without,
 )
@@ -46,13 +47,15 @@ def ingest(settings: Settings, store: Store) -> None:
     fs, files = find_files(settings.source.path)
     if not files and not before.files:
         raise IngestError(f"{settings.source.path} holds no file; check source.path")
-    news = find_news(before, _with_checksums(fs, files, before), settings.source.changed)
+    found = _with_checksums(fs, files, before)
+    news = find_news(before, found, settings.source.changed)
+    known = seen_again(before, found)
     for name, twin in news.repeats:
         log.warning("%s repeats %s and is left out", name, twin)
     store.mark()
     with ray_session():
-        ledger, said = _add(settings, store, fs, before, news)
-        manifest = make_snapshot(settings, store, before, ledger)
+        ledger, said = _add(settings, store, fs, before, known, news)
+        manifest = make_snapshot(settings, store, known, ledger)
     books = balance(store, ledger, manifest)
     seconds = time.monotonic() - began
     write_record(
@@ -97,15 +100,21 @@ def _with_checksums(
 
 
 def _add(
-    settings: Settings, store: Store, fs: pafs.FileSystem, before: Ledger, news: News
+    settings: Settings,
+    store: Store,
+    fs: pafs.FileSystem,
+    before: Ledger,
+    known: Ledger,
+    news: News,
 ) -> tuple[Ledger, dict[str, Any]]:
-    """Take the new files in as one batch, committed by the ledger; what the record says of it."""
+    """Take the new files in as one batch, committed by the ledger; what the record says of it.
+    `before` is the list as it is stored, `known` the same with the times of tonight."""
     said: dict[str, Any] = {**dict.fromkeys(ROWS, 0), "reasons": {}, "batch": None}
     said["rejected_path"] = None
     files = [file for file, _ in news.new]
     plan = _plan(settings, fs, files, before)
     if plan is None:
-        return _nothing_new(settings, store, before, news), said
+        return _nothing_new(settings, store, before, known, news), said
     end = max(end_of(settings.night), int(time.time() * MICROSECONDS))
     with store.attempt() as staged:
         work = Work(store, staged, fs, settings.source, plan, end)
@@ -119,7 +128,7 @@ def _add(
             examples = {**result["examples"], **examples}
         said |= {key: sum(found[key] for found in counts.values()) for key in ROWS}
         if not said["rows_read"]:
-            return _nothing_new(settings, store, before, news), said
+            return _nothing_new(settings, store, before, known, news), said
         said |= {"reasons": dict(reasons), "batch": news.batch}
         before.check_stands(store)  # a batch of these files may count by now: leave its parts
         if store.children(f"{staged}/{REJECTED}"):
@@ -128,7 +137,7 @@ def _add(
             store.remove(batch_folder(REJECTED, news.batch))  # of an attempt that never counted
         _refuse_too_many(settings, store, said, examples)
         about = {"night": settings.night.isoformat(), "parts": _parts(news.batch, results)}
-        ledger = with_batch(before, news, plan, counts, about)
+        ledger = with_batch(known, news, plan, counts, about)
         if not ledger.rows:
             raise IngestError(
                 f"none of {said['rows_read']:,} lines is kept; mostly: {_mostly(said, examples)}; "
@@ -149,13 +158,15 @@ def _parts(batch: str, results: list[dict[str, Any]]) -> dict[str, dict[str, Any
     }
 
 
-def _nothing_new(settings: Settings, store: Store, before: Ledger, news: News) -> Ledger:
+def _nothing_new(
+    settings: Settings, store: Store, before: Ledger, known: Ledger, news: News
+) -> Ledger:
     """The list after a night without a new line: that of before, less what files have lost."""
     if not before.files:
         raise IngestError(f"{settings.source.path} holds no line; check source.path")
     log.info("no new line in %s", settings.source.path)
-    ledger = without(before, news.replaced)
-    if news.replaced:
+    ledger = without(known, news.replaced)
+    if ledger != before:
         ledger.save(store, before)
     return ledger
 

@@ -137,6 +137,17 @@ def without(ledger: Ledger, names: list[str]) -> Ledger:
     return replace(ledger, files=files)
 
 
+def seen_again(ledger: Ledger, files: list[tuple[SourceFile, str]]) -> Ledger:
+    """The list with the times that files of known content bear now, so that the next night need not
+    read them to know them."""
+    entries = dict(ledger.files)
+    for file, checksum in files:
+        entry = entries.get(file.name)
+        if entry and entry["sha256"] == checksum:
+            entries[file.name] = {**entry, "size": file.size, "mtime_ns": file.mtime_ns}
+    return replace(ledger, files=entries)
+
+
 def with_batch(
     ledger: Ledger, news: News, plan: Plan, counts: dict[str, dict[str, int]], about: dict[str, Any]
 ) -> Ledger:

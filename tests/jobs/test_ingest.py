@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 from datetime import date
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from jobs import ingest, snapshot
-from rum_core.data import delimited, formats, grouping, interactions
+from rum_core.data import delimited, formats, grouping, interactions, sources
 from rum_core.data.catalog import tie_hash
 from rum_core.data.grouping import bucket_of
 from rum_core.data.ledger import LEDGER
@@ -164,6 +165,30 @@ def test_a_second_night_reads_only_what_is_new_and_late_lines_find_their_place(
     record = shop.record()
     assert (record["files_new"], record["files_known"], record["rows_read"]) == (1, 1, 10)
     assert record["purchases"] == 20
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_file_that_only_bears_another_time_is_read_once_more_and_then_known(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, more: bool
+) -> None:
+    path = shop.write("1.csv", csv(PURCHASES[:10]))
+    assert shop.night(day="2024-01-30") == 0
+    read = []
+    monkeypatch.setattr(
+        ingest, "sha256", lambda fs, f: read.append(f.name) or sources.sha256(fs, f)
+    )
+    grouped = []
+    monkeypatch.setattr(snapshot, "_grouped", lambda *_: grouped.append(1))
+    os.utime(path, (1, 1))
+    if more:
+        shop.write("2.csv", csv(PURCHASES[10:]))
+    for day, wanted in (("2024-01-31", ["1.csv"] + ["2.csv"] * more), ("2024-02-01", [])):
+        assert shop.night(day=day) == 0
+        assert read == wanted
+        read.clear()
+    assert not grouped  # the same content: the histories grow, or stand
+    same = shop.record("2024-02-01")["snapshot"] == shop.record("2024-01-30")["snapshot"]
+    assert same != more
 
 
 def test_a_night_without_anything_new_keeps_the_snapshot(shop: Shop) -> None:
