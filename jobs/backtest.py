@@ -21,7 +21,7 @@ from rum_core.data.snapshots import Snapshot, latest_snapshot, load_snapshot, re
 from rum_core.settings import Settings
 from rum_core.store.backtests import read_backtest, table_path, write_backtest
 from rum_core.store.layout import Store, StoreError, fingerprint
-from rum_core.store.sweep import TRAINING
+from rum_core.store.sweep import BEGUN
 from rum_core.training.recipe import recipe_of
 
 log = logging.getLogger("rum")
@@ -29,7 +29,9 @@ log = logging.getLogger("rum")
 ABOUT = """Walk the past nights from --backtest.first to --backtest.last on the newest snapshot up
 to the run date: train at each interval of --backtest.every, make every night's lists from what was
 bought by then, and measure them on the days that followed. Tonight's candidates and rules are left
-out. Table and plot go to backtests/ of the store. Killed and started again it goes on."""
+out. Table and plot go to backtests/ of the store. Killed and started again within 30 days it goes
+on, with the same --run-date: without one it begins anew after each night, on that night's
+snapshot."""
 VERSION = 1  # of how nights are walked: another one makes another backtest
 
 
@@ -42,10 +44,10 @@ def backtest(settings: Settings, store: Store) -> None:
     name = backtest_id(settings, walk, snapshot)
     table = None if settings.force else read_backtest(store, name)
     if table is None:
-        parts = _parts(settings, store, snapshot, walk, f"{TRAINING}/{name}")
+        parts = _parts(settings, store, snapshot, walk, f"{BEGUN}/{name}")
         table = backtest_table(settings, walk, parts)
         write_backtest(store, name, table, plot(table), _about(settings, walk, snapshot))
-        store.remove(f"{TRAINING}/{name}")
+        store.remove(f"{BEGUN}/{name}")
     else:
         log.info("backtest %s is already there", name)
     print(as_text(table))

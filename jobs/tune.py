@@ -38,9 +38,10 @@ log = logging.getLogger("rum")
 
 ABOUT = """Search for settings of --model.name on the newest snapshot up to the run date, by NDCG on
 the validation cut; the test part is not looked at. --tune.* says how. Each trial is one worker's;
-it is a row in trials/ of the store. Killed and started again it goes on. The result is a settings
-file for every night: what was given, and the values chosen in its place. Where train.patience is 0
-it also fixes train.epochs, else a night chooses them as ever."""
+it is a row in trials/ of the store. Killed and started again it goes on, with the same --run-date:
+without one it begins anew after each night, on that night's snapshot. The result is a settings file
+for every night: what was given, and the values chosen in its place. Where train.patience is 0 it
+also fixes train.epochs, else a night chooses them as ever."""
 SEARCH_VERSION = 2  # of how trials are made: another one makes another search
 # Neither matters to a trial.
 NO_MATTER = {"train": {"workers", "device", "every_days", "serve"}}

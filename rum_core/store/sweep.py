@@ -17,7 +17,9 @@ from rum_core.store.publish import is_published, recover, waiting_nights
 log = logging.getLogger(__name__)
 
 ABANDONED_SECONDS = 86_400  # without a new file: what other machines and trainings have left
+BACKTEST_SECONDS = 30 * ABANDONED_SECONDS  # the same of a backtest: a shop may go on with it later
 TRAINING = "training"
+BEGUN = f"{TRAINING}/backtests"  # what backtests that are not done have come to
 DAMAGED = "damaged"  # of what is said in place of a record
 
 
@@ -31,11 +33,10 @@ def sweep(store: Store) -> list[str]:
         folder = f"{STAGING}/{name}"
         if folder not in wanted and _is_left(store, folder, name):
             swept.append(folder)
-    swept += [
-        folder
-        for folder in (f"{TRAINING}/{name}" for name in store.children(TRAINING))
-        if _age(store, folder) > ABANDONED_SECONDS
-    ]
+    lasts = {f"{TRAINING}/{name}": ABANDONED_SECONDS for name in store.children(TRAINING)}
+    lasts.pop(BEGUN, None)
+    lasts |= {f"{BEGUN}/{name}": BACKTEST_SECONDS for name in store.children(BEGUN)}
+    swept += [folder for folder, seconds in lasts.items() if _age(store, folder) > seconds]
     for folder in swept:
         store.remove(folder)
     if swept:

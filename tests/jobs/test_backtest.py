@@ -1,6 +1,8 @@
 """jobs/backtest.py: the figures of real nights, nothing of the future, nothing done twice."""
 
+import os
 import shutil
+import time
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from rum_core.store.checksum import sha256
 from rum_core.store.customers import Customers
 from rum_core.store.layout import Store
 from rum_core.store.search import search
+from rum_core.store.sweep import sweep
 from rum_core.store.verify import verify
 from tests.nights import whole_night
 
@@ -126,6 +129,9 @@ def test_it_goes_on_where_it_was_cut_off_and_leaves_the_shop_alone(
     with pytest.raises(KeyboardInterrupt):
         backtest.backtest(settings, store)
     assert not store.files("backtests")
+    for part in store.files("training"):  # nights go by
+        os.utime(store.full(part), (time.time() - 3 * 86_400,) * 2)
+    sweep(store)
     monkeypatch.setattr(backtest, "replay", only([FIRST]))  # all that is left to do
     backtest.backtest(settings, store)
     resumed = rows_of(settings)

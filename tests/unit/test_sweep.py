@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rum_core.store.layout import Store, write_record
-from rum_core.store.sweep import ABANDONED_SECONDS, sweep
+from rum_core.store.sweep import ABANDONED_SECONDS, BEGUN, sweep
 
 NIGHT = date(2026, 11, 22)
 HERE = socket.gethostname()
@@ -96,6 +96,13 @@ def test_a_training_that_nobody_takes_up_goes_after_a_day(store: Store) -> None:
     leave(store, "training/rum-item-2026-11-22-abc")
     old = leave(store, "training/rum-item-2026-11-20-def", ABANDONED_SECONDS + 60)
     assert sweep(store) == [old]
+
+
+def test_what_a_backtest_has_come_to_stays_for_a_month(store: Store) -> None:
+    for name, days in (("new", 29), ("old", 31)):
+        leave(store, f"{BEGUN}/{name}", days * 86_400)
+    assert sweep(store) == [f"{BEGUN}/old"]
+    assert store.files("training") == [f"{BEGUN}/new/part"]
 
 
 def test_a_publication_cut_off_before_its_table_moved_is_cleared_away(store: Store) -> None:
