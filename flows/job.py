@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -108,7 +109,7 @@ def _submit(verb: str, arguments: list[str], address: str) -> None:
         client = JobSubmissionClient(address)
         _stop_left(client, same_night)
         job = client.submit_job(
-            entrypoint=subprocess.list2cmdline(["python", "-m", f"jobs.{verb}", *arguments]),
+            entrypoint=shlex.join(["python", "-m", f"jobs.{verb}", *arguments]),
             runtime_env={"env_vars": handed_on},
             metadata=same_night,
         )
