@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from threading import Thread
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from rum_core.errors import RumError, one_line
 from rum_core.progress import MARK, NAME
@@ -18,12 +18,16 @@ from rum_core.store.layout import fingerprint
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
+T = TypeVar("T")
+
 log = logging.getLogger("rum")
 progress = logging.getLogger(NAME)
 
 USER_ERROR = 2  # the exit status of a job whose one-line error says what to mend
 POLL_SECONDS = 2.0
+TRIES = 15  # times that a job server is asked which does not answer, POLL_SECONDS apart
 WATCH_SECONDS = 0.5
+NO_ANSWER = (OSError, RuntimeError)  # of Ray's client: no connection, a status other than 200
 TAIL = 40  # last lines of stderr that tell why a job broke down
 
 
@@ -113,7 +117,7 @@ def _submit(verb: str, arguments: list[str], address: str) -> None:
             runtime_env={"env_vars": handed_on},
             metadata=same_night,
         )
-    except (ConnectionError, RuntimeError) as error:  # not there, or not ready for jobs yet
+    except NO_ANSWER as error:  # not there, or not ready for jobs yet
         raise JobFailedError(f"{address} did not take the job {verb}: {one_line(error)}") from None
     _follow(verb, client, job)
 
@@ -128,18 +132,41 @@ def _follow(verb: str, client: "JobSubmissionClient", job: str) -> None:
     """Until a submitted job has ended. It ends with this process, if that is told to end."""
     from ray.job_submission import JobStatus
 
-    status, said = None, ""
+    said = ""
     try:
-        while not (status := client.get_job_status(job)).is_terminal():
+        while not (status := _answer(lambda: client.get_job_status(job))).is_terminal():
             time.sleep(POLL_SECONDS)
-            said = _tell_news(client.get_job_logs(job), said)
-    finally:
-        if status is not None and not status.is_terminal():
-            client.stop_job(job)
-    said = _tell_news(client.get_job_logs(job) + "\n", said)
-    info = client.get_job_info(job)
+            said = _tell_news(_answer(lambda: client.get_job_logs(job)), said)
+    except BaseException:
+        _let_go(client, job)
+        raise
+    said = _tell_news(_answer(lambda: client.get_job_logs(job)) + "\n", said)
+    info = _answer(lambda: client.get_job_info(job))
     code = 0 if status == JobStatus.SUCCEEDED else (info.driver_exit_code or 1)
     _judge(verb, code, said.splitlines())
+
+
+def _answer(ask: Callable[[], T]) -> T:
+    """What the job server says; JobFailedError where it gives no answer for a while."""
+    tries = 0
+    while True:
+        try:
+            return ask()
+        except NO_ANSWER as error:
+            tries += 1
+            if tries == TRIES:
+                raise JobFailedError(f"the job server is gone: {one_line(error)}") from None
+            if tries == 1:
+                log.warning("the job server is asked again: %s", one_line(error))
+        time.sleep(POLL_SECONDS)
+
+
+def _let_go(client: "JobSubmissionClient", job: str) -> None:
+    """Stop a job that is followed no more, if its server can be told; the reason is another's."""
+    try:
+        client.stop_job(job)
+    except NO_ANSWER as error:
+        log.warning("%s may still be at work: %s", job, one_line(error))
 
 
 def _tell_news(output: str, told: str) -> str:

@@ -7,9 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 from ray.job_submission import JobStatus
 
-from flows.job import run_job
+from flows import job as module
+from flows.job import TRIES, JobFailedError, run_job
+
+GONE = requests.ConnectionError("connection reset")
+NOT_NOW = RuntimeError("Request failed with status code 503")
 
 
 class Server:
@@ -17,6 +22,13 @@ class Server:
 
     def __init__(self) -> None:
         self.submitted: list[dict[str, Any]] = []
+        self.stopped: list[str] = []
+        self.blips: list[BaseException] = []  # what comes of the next questions
+        self.running = 1  # times that it says so of a job
+
+    def blip(self) -> None:
+        if self.blips:
+            raise self.blips.pop(0)
 
     def list_jobs(self) -> list[SimpleNamespace]:
         return []
@@ -25,13 +37,21 @@ class Server:
         self.submitted.append(asked)
         return "job"
 
+    def stop_job(self, job: str) -> None:
+        self.blip()
+        self.stopped.append(job)
+
     def get_job_status(self, _: str) -> JobStatus:
-        return JobStatus.SUCCEEDED
+        self.blip()
+        self.running -= 1
+        return JobStatus.SUCCEEDED if self.running < 0 else JobStatus.RUNNING
 
     def get_job_logs(self, _: str) -> str:
+        self.blip()
         return "ingest: done\n"
 
     def get_job_info(self, _: str) -> SimpleNamespace:
+        self.blip()
         return SimpleNamespace(driver_exit_code=0)
 
 
@@ -40,6 +60,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     """The one that RAY_ADDRESS leads to."""
     made = Server()
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.0)
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda _: made)
     return made
 
@@ -58,3 +79,48 @@ def test_a_shell_hands_a_job_the_very_words_that_it_was_given(
     done = subprocess.run(shell, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.stdout.split("\0")[:-1] == ["-m", "jobs.ingest", *words], done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["python"]
+
+
+@pytest.mark.parametrize("after", range(5))  # status, logs, status, logs, info
+def test_a_blip_of_the_job_server_is_waited_out(
+    server: Server, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ask = [], server.blip
+
+    def blip() -> None:
+        asked.append("")
+        if len(asked) == after + 1:
+            server.blips = [GONE, NOT_NOW, requests.ReadTimeout("slow")]
+        ask()
+
+    monkeypatch.setattr(server, "blip", blip)
+    run_job("ingest", [], {}, lambda: False)
+    assert len(asked) == 8
+    assert server.stopped == []
+
+
+def test_a_job_server_that_stays_away_is_a_failure_that_a_retry_may_mend(server: Server) -> None:
+    server.blips = [GONE] * (TRIES + 1)  # to the question and to the order to stop
+    with pytest.raises(JobFailedError, match="connection reset"):
+        run_job("ingest", [], {}, lambda: False)
+    assert server.blips == []
+
+
+def test_a_job_ends_with_the_night_and_its_server_does_not_hide_why(server: Server) -> None:
+    for ends in ([KeyboardInterrupt()], [KeyboardInterrupt(), GONE]):
+        server.blips, server.stopped = [*ends], []
+        with pytest.raises(KeyboardInterrupt):
+            run_job("ingest", [], {}, lambda: False)
+        assert server.blips == []
+        assert server.stopped == (["job"] if len(ends) == 1 else [])
+
+
+def test_a_job_server_that_is_not_there_is_a_failure_that_a_retry_may_mend(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reset() -> None:
+        raise GONE
+
+    monkeypatch.setattr(server, "list_jobs", reset)
+    with pytest.raises(JobFailedError, match="did not take the job ingest: connection reset"):
+        run_job("ingest", [], {}, lambda: False)
