@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 
 from rum_core.errors import RumError, one_line
 from rum_core.progress import MARK, NAME
-from rum_core.store.layout import fingerprint
+from rum_core.store.layout import Store, fingerprint
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -39,15 +39,18 @@ class JobFailedError(RumError):
     """The job broke down: trying again may help."""
 
 
-def run_job(verb: str, arguments: list[str], env: dict[str, str], died: Callable[[], bool]) -> None:
+def run_job(
+    verb: str, arguments: list[str], store: Store, env: dict[str, str], died: Callable[[], bool]
+) -> None:
     """Run `jobs/<verb>.py`; the lines of its story go to the logger `rum`, the rest to stderr.
 
-    A job here is ended once its cluster has `died`: it would wait minutes for it.
+    A job here is ended once its cluster has `died`: it would wait minutes for it. On a job server
+    what other nights have left at work on the store is ended first: whoever calls holds its lock.
     Raises JobRefusedError or JobFailedError with the job's last words.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     if address.startswith(("http://", "https://")):
-        _submit(verb, arguments, address)
+        _submit(verb, arguments, mark_of(store), address)
     else:
         _run_here(verb, arguments, env, died)
 
@@ -104,28 +107,27 @@ def _pass_on(stream: IO[str], last: deque[str]) -> None:
         os.write(2, line.encode(errors="backslashreplace"))
 
 
-def _submit(verb: str, arguments: list[str], address: str) -> None:
+def _submit(verb: str, arguments: list[str], mark: dict[str, str], address: str) -> None:
     from ray.job_submission import JobSubmissionClient  # only where a cluster is used
 
     handed_on = {k: v for k, v in os.environ.items() if k.startswith("RUM_")}
-    same_night = mark_of(arguments, handed_on)
     try:
         client = JobSubmissionClient(address)
-        _stop_left(client, same_night)
+        _stop_left(client, mark)
         job = client.submit_job(
             entrypoint=shlex.join(["python", "-m", f"jobs.{verb}", *arguments]),
             runtime_env={"env_vars": handed_on},
-            metadata=same_night,
+            metadata=mark,
         )
     except NO_ANSWER as error:  # not there, or not ready for jobs yet
         raise JobFailedError(f"{address} did not take the job {verb}: {one_line(error)}") from None
     _follow(verb, client, job)
 
 
-def mark_of(arguments: list[str], environment: dict[str, str]) -> dict[str, str]:
-    """What tells the jobs of one night on a job server from all others."""
-    told = [word for word in arguments if word != "--force"]  # a training ahead of the night has it
-    return {"night": fingerprint([told, environment])}
+def mark_of(store: Store) -> dict[str, str]:
+    """What tells the jobs of nights on a store, on a job server, from all others."""
+    server = os.environ.get("AWS_ENDPOINT_URL", "")  # two may have a bucket of one name
+    return {"store": fingerprint([store.fs.type_name, server, store.root.rstrip("/")])}
 
 
 def _follow(verb: str, client: "JobSubmissionClient", job: str) -> None:
@@ -177,10 +179,10 @@ def _tell_news(output: str, told: str) -> str:
     return whole
 
 
-def _stop_left(client: "JobSubmissionClient", same_night: dict[str, str]) -> None:
-    """Stop what the same night has left at work when it was cut off."""
+def _stop_left(client: "JobSubmissionClient", mark: dict[str, str]) -> None:
+    """Stop what a night on the same store has left at work when it was cut off."""
     for left in client.list_jobs():
-        if left.metadata != same_night or left.status.is_terminal():
+        if left.metadata != mark or left.status.is_terminal():
             continue
         log.warning("%s of a night that was cut off is stopped", left.submission_id)
         client.stop_job(left.submission_id)

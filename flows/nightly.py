@@ -63,9 +63,16 @@ def _chapter() -> str:
     retry_condition_fn=_may_help,
     cache_policy=NO_CACHE,  # a step that is done leaves a record: the data say so, not a cache
 )
-def job(verb: str, arguments: list[str], cluster: Cluster) -> None:
+def job(
+    verb: str,
+    arguments: list[str],
+    store: Store,
+    cluster: Cluster,
+    still_mine: Callable[[], None],
+) -> None:
     """One job of the night on the Ray cluster."""
-    run_job(verb, arguments, cluster.reach(), cluster.died)
+    still_mine()  # at each try: what is at work on the store is ended as a dead night's
+    run_job(verb, arguments, store, cluster.reach(), cluster.died)
 
 
 @task(task_run_name="audit the lists, pass the gate, publish", cache_policy=NO_CACHE)
@@ -179,8 +186,7 @@ def _jobs(
     store.mark()
     with ray_cluster(night_folder(mark)) as cluster:
         for verb in verbs:
-            still_mine()
-            job(verb, arguments, cluster)
+            job(verb, arguments, store, cluster, still_mine)
 
 
 def _train_ahead(

@@ -1,4 +1,4 @@
-"""A job of a night by the job server of RAY_ADDRESS, whose former run was cut off."""
+"""A job of a night by the job server of RAY_ADDRESS, after one on its store that was cut off."""
 
 import logging
 import os
@@ -7,15 +7,18 @@ import sys
 from ray.job_submission import JobSubmissionClient
 
 from flows.job import mark_of, run_job
+from rum_core.settings import load
+from rum_core.store.layout import Store
 
 
 def main() -> None:
-    """Leave a job of the same night at work, then do the job of argv."""
+    """Leave a job of another night on the store at work, then do the job of argv."""
     logging.basicConfig(level=logging.INFO, stream=sys.stdout)
     verb, *arguments = sys.argv[1:]
+    store = Store.open(load(arguments, prog="submit").store)
     client = JobSubmissionClient(os.environ["RAY_ADDRESS"])
-    client.submit_job(entrypoint="sleep 600", metadata=mark_of(arguments, {}))
-    run_job(verb, arguments, {}, lambda: False)
+    client.submit_job(entrypoint="sleep 600", metadata=mark_of(store))
+    run_job(verb, arguments, store, {}, lambda: False)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from ray.job_submission import JobStatus
 
 from flows import job as module
 from flows.job import TRIES, JobFailedError, run_job
+from rum_core.store.layout import Store, filesystem
 
+STORE = Store.open("store")
 GONE = requests.ConnectionError("connection reset")
 NOT_NOW = RuntimeError("Request failed with status code 503")
 
@@ -25,13 +27,17 @@ class Server:
         self.stopped: list[str] = []
         self.blips: list[BaseException] = []  # what comes of the next questions
         self.running = 1  # times that it says so of a job
+        self.jobs: dict[str, SimpleNamespace] = {}
 
     def blip(self) -> None:
         if self.blips:
             raise self.blips.pop(0)
 
     def list_jobs(self) -> list[SimpleNamespace]:
-        return []
+        return list(self.jobs.values())
+
+    def leave(self, name: str, status: JobStatus, metadata: dict[str, str]) -> None:
+        self.jobs[name] = SimpleNamespace(submission_id=name, status=status, metadata=metadata)
 
     def submit_job(self, **asked: Any) -> str:
         self.submitted.append(asked)
@@ -70,7 +76,7 @@ def test_a_shell_hands_a_job_the_very_words_that_it_was_given(
 ) -> None:
     words = ['--source.drop=["amount<=0"]', "--store", "it's; here", "$(touch made)", "`x`", ""]
     words += ["a\\b", "a\\\\", "*", "~", "two\nlines", "#x", "&"]
-    run_job("ingest", words, {}, lambda: False)
+    run_job("ingest", words, STORE, {}, lambda: False)
     python = tmp_path / "python"  # that of the server's machine: tells its words
     python.write_text('#!/bin/sh\nprintf "%s\\0" "$@"\n')
     python.chmod(0o755)
@@ -94,7 +100,7 @@ def test_a_blip_of_the_job_server_is_waited_out(
         ask()
 
     monkeypatch.setattr(server, "blip", blip)
-    run_job("ingest", [], {}, lambda: False)
+    run_job("ingest", [], STORE, {}, lambda: False)
     assert len(asked) == 8
     assert server.stopped == []
 
@@ -102,7 +108,7 @@ def test_a_blip_of_the_job_server_is_waited_out(
 def test_a_job_server_that_stays_away_is_a_failure_that_a_retry_may_mend(server: Server) -> None:
     server.blips = [GONE] * (TRIES + 1)  # to the question and to the order to stop
     with pytest.raises(JobFailedError, match="connection reset"):
-        run_job("ingest", [], {}, lambda: False)
+        run_job("ingest", [], STORE, {}, lambda: False)
     assert server.blips == []
 
 
@@ -110,7 +116,7 @@ def test_a_job_ends_with_the_night_and_its_server_does_not_hide_why(server: Serv
     for ends in ([KeyboardInterrupt()], [KeyboardInterrupt(), GONE]):
         server.blips, server.stopped = [*ends], []
         with pytest.raises(KeyboardInterrupt):
-            run_job("ingest", [], {}, lambda: False)
+            run_job("ingest", [], STORE, {}, lambda: False)
         assert server.blips == []
         assert server.stopped == (["job"] if len(ends) == 1 else [])
 
@@ -123,4 +129,26 @@ def test_a_job_server_that_is_not_there_is_a_failure_that_a_retry_may_mend(
 
     monkeypatch.setattr(server, "list_jobs", reset)
     with pytest.raises(JobFailedError, match="did not take the job ingest: connection reset"):
-        run_job("ingest", [], {}, lambda: False)
+        run_job("ingest", [], STORE, {}, lambda: False)
+
+
+def test_what_a_night_on_the_store_has_left_at_work_is_stopped_and_nothing_else(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def metadata_of(store: str, *words: str) -> dict[str, str]:
+        run_job("train", [*words], Store(*filesystem(store)), {}, lambda: False)
+        return server.submitted[-1]["metadata"]
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://two")
+    elsewhere = metadata_of("s3://shop/store")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://one")
+    tonight, before = metadata_of("s3://shop/store"), metadata_of("s3://shop/store/", "--x", "y")
+    other = metadata_of("s3://shop/other")
+    server.leave("last night", JobStatus.RUNNING, before)
+    server.leave("to be", JobStatus.PENDING, tonight)
+    server.leave("done", JobStatus.SUCCEEDED, tonight)
+    server.leave("of another store", JobStatus.RUNNING, other)
+    server.leave("of another server", JobStatus.RUNNING, elsewhere)
+    server.leave("by hand", JobStatus.RUNNING, {})
+    metadata_of("s3://shop/store", "--run_date", "2026-11-22")
+    assert server.stopped == ["last night", "to be"]
