@@ -26,7 +26,7 @@ from flows.notices import tell
 from flows.ray_cluster import Cluster, ClusterError, ray_cluster
 from flows.release import release
 from rum_core.errors import RumError, one_line
-from rum_core.evaluation.report import report_path, write_report
+from rum_core.evaluation.report import report_path, reported_run, write_report
 from rum_core.settings import Settings, load
 from rum_core.store.checkpoint import model_dir
 from rum_core.store.layout import Store, read_record, write_record
@@ -154,12 +154,18 @@ def rum(
             _jobs(store, tuple(STORY), arguments, mark, still_mine)
             audit_and_publish(chosen, _run_id(chosen.night), still_mine)
             sweep(store)  # what attempts of this night left that were cut off
-            store.remove(report_path(chosen.night))
             if gone := str(retain(store, chosen.keep.nights)):
                 log.info("kept the newest %d nights, deleted %s", chosen.keep.nights, gone)
-        if not store.exists(report_path(chosen.night)):
+        if not _is_reported(store, chosen.night):
+            store.remove(report_path(chosen.night))  # none of other lists passes for it meanwhile
             report(chosen)
     return store.full(f"{night_path(chosen.night)}/{FILE}")
+
+
+def _is_reported(store: Store, night: date) -> bool:
+    """Whether the report of a published night is there and tells of the lists that are served."""
+    manifest = published(store, night)
+    return manifest is not None and reported_run(store, night) == manifest["run_id"]
 
 
 class OutdatedError(RumError):
@@ -248,7 +254,7 @@ def _is_done(settings: Settings, began: str) -> bool:
     """Whether the night's table and report are there, and new where that was asked for."""
     store = Store.open(settings.store)
     manifest = published(store, settings.night)
-    if manifest is None or not store.exists(report_path(settings.night)):
+    if manifest is None or not _is_reported(store, settings.night):
         return False
     return not settings.force or str(manifest["published_at"]) >= began
 

@@ -28,7 +28,7 @@ from rum_core.evaluation.tables import Row, show
 from rum_core.settings import Settings
 from rum_core.store.checksum import digest
 from rum_core.store.layout import Store, night_dir, read_record, run_date_of, write_record
-from rum_core.store.publish import night_path
+from rum_core.store.publish import night_path, published
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +57,24 @@ def write_report(store: Store, night: date, settings: Settings) -> str:
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html").render(context(store, night, settings))
-    save_report(store, night, page.encode("utf-8", "backslashreplace"))
+    run_id = (published(store, night) or {}).get("run_id")
+    save_report(store, night, page.encode("utf-8", "backslashreplace"), run_id)
     return store.full(report_path(night))
 
 
-def save_report(store: Store, night: date, page: bytes) -> None:
-    """Write a page, after the record of the night that names its checksum."""
-    write_record(store, night, "report", {"sha256": {report_path(night): digest(page)}})
+def save_report(store: Store, night: date, page: bytes, run_id: str | None) -> None:
+    """Write a page, after the record of the night that names its checksum, and the run whose lists
+    it tells of."""
+    record = {"sha256": {report_path(night): digest(page)}, "run_id": run_id}
+    write_record(store, night, "report", record)
     store.write_bytes(report_path(night), page)
+
+
+def reported_run(store: Store, night: date) -> str | None:
+    """The run whose lists the report of a night tells of; None where there is no report."""
+    if not store.exists(report_path(night)):
+        return None
+    return (read_record(store, night, "report") or {}).get("run_id")
 
 
 def sampled(page: str, customer: object) -> list[str]:

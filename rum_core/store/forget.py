@@ -20,7 +20,7 @@ from safetensors.numpy import save as save_tensors
 from rum_core import schema
 from rum_core.data.ledger import LEDGER
 from rum_core.data.snapshots import MANIFESTS
-from rum_core.evaluation.report import report_path, sampled, save_report
+from rum_core.evaluation.report import report_path, reported_run, sampled, save_report
 from rum_core.store.checkpoint import FILES, model_dir, read_tensors
 from rum_core.store.checksum import checksum, digest, sha256
 from rum_core.store.customers import Customers
@@ -218,7 +218,7 @@ def _reports(store: Store, customers: Customers) -> int:
             for name in customers.names:
                 for sample in sampled(page, name):
                     page = page.replace(sample, "")
-            save_report(store, night, page.encode())
+            save_report(store, night, page.encode(), reported_run(store, night))
             shown += 1
     return shown
 

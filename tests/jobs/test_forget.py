@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file
 from jobs import forget, rollback, verify
 from rum_core.data.catalog import tie_hash
 from rum_core.data.ledger import LEDGER
+from rum_core.evaluation.report import reported_run
 from rum_core.store.customers import Customers
 from rum_core.store.forget import forget as take_out
 from rum_core.store.publish import read_latest
@@ -106,6 +108,7 @@ def test_nothing_is_left_of_a_customer_and_the_others_have_what_they_had(
     gone = {type(next(iter(before)))(name) for name in (refused, shown)}
     others = {user: items for user, items in before.items() if user not in gone}
     assert shop.lists() == others
+    assert reported_run(store, date.fromisoformat(NIGHTS[2])) == NIGHTS[2]
     after = store.read_json(LEDGER)
     for name, batch in after["batches"].items():
         lost = sum(books["batches"][name][k] - batch[k] for k in ("rows_kept", "rows_bad"))
