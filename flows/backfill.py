@@ -64,6 +64,7 @@ def backfill(
     Returns:
         the paths of the published tables
     """
+    log.setLevel(logging.INFO)  # before the first night does so
     given = [*(["--config", config] if config else []), *settings]
     chosen, tables = load(given, prog=PROG), []
     for night in nights(first, last):

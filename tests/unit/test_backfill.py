@@ -1,3 +1,4 @@
+import logging
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -63,10 +64,13 @@ def test_a_night_that_would_be_deleted_at_once_is_refused(
 
 
 def test_a_backfill_passes_over_nights_older_than_all_that_are_kept(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     done: list[date] = []
+    module.log.setLevel(logging.NOTSET)  # as in a process that has just begun
     monkeypatch.setattr(module, "rum", lambda _, night, **__: done.append(night))
     words = ("--store", store.full(""), "--keep.nights", "2")
     backfill.fn(day(4), day(8), settings=words)
     assert done == [day(6) + timedelta(days=n) for n in range(3)]
+    older = [f"{day(n)} is older than the 2 nights that are kept" for n in (4, 5)]
+    assert caplog.messages == [*older, *(f"night of {night}" for night in done)]
