@@ -4,8 +4,12 @@ Every process of a night inherits a mark in its environment. A guard, a process 
 own, waits at a pipe whose other end the night's process alone holds: when that is gone, killed or
 done, the guard ends whatever still carries the mark and removes the night's temporary folder. A
 night whose guard was killed too is cleared away by the next one.
+
+Where there is a /proc, the clock plays no part in telling a process from a later one of its number,
+and what is marked in another namespace of numbers (a container's) is left to its own guard.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -17,18 +21,19 @@ from pathlib import Path
 
 import psutil
 
-MARK = "NIGHTLY_PROCESS"  # of the environment: <pid of the night>-<when it started>
+MARK = "NIGHTLY_PROCESS"  # of the environment: <pid of the night>-<its birth>-<its namespace>
 GRACE_SECONDS = 3.0
 ROUNDS = 10
 PREFIX = "rum-night-"
+PROC = Path("/proc")
+STATE, STARTED = 0, 19  # fields of /proc/<pid>/stat after the name
 
 _pipes: list[subprocess.Popen[bytes]] = []  # held open until this process ends
 
 
 def guarded() -> str:
     """Mark this process and all that it starts from now on, and set a guard; returns the mark."""
-    me = psutil.Process()
-    mark = f"{me.pid}-{me.create_time():.2f}"
+    mark = mark_of(os.getpid())
     if not _pipes:
         clear_dead_nights()
         os.environ[MARK] = mark
@@ -42,6 +47,11 @@ def guarded() -> str:
             )
         )
     return mark
+
+
+def mark_of(pid: int) -> str:
+    """The mark of a night whose own process has this number."""
+    return f"{pid}-{_birth(pid)}-{_namespace()}"
 
 
 def night_folder(mark: str) -> Path:
@@ -70,13 +80,45 @@ def _marked() -> Iterator[tuple[psutil.Process, str]]:
 
 
 def _alive(mark: str) -> bool:
-    pid, _, started = mark.partition("-")
+    """Whether a night may be at work: also where that cannot be told from here."""
     try:
-        process = psutil.Process(int(pid))
-        same = f"{process.create_time():.2f}" == started
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, ValueError):
+        pid, birth, namespace = mark.split("-")
+        process = int(pid)
+    except ValueError:
+        return True  # another version's
+    try:
+        return namespace != _namespace() or _birth(process) == birth
+    except psutil.Error:
         return False
+
+
+def _birth(pid: int) -> str:
+    """What a process has that no other of its number had; psutil.NoSuchProcess where it is gone.
+
+    The boot and the kernel's ticks until its start, else the clock's time of its start. Short, for
+    it is part of a folder's name.
+    """
+    try:
+        boot = (PROC / "sys/kernel/random/boot_id").read_text()
+        stat = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        process = psutil.Process(pid)
+        state, birth = process.status(), f"{process.create_time():.2f}"
+        ended = state == psutil.STATUS_ZOMBIE
+    else:
+        birth = hashlib.sha256(f"{boot}{stat[STARTED]}".encode()).hexdigest()[:6]
+        ended = stat[STATE] in "ZX"
+    if ended:
+        raise psutil.NoSuchProcess(pid)
+    return birth
+
+
+def _namespace() -> str:
+    """The namespace in which this process has its number; none where there is no /proc."""
+    try:
+        return f"{(PROC / 'self/ns/pid').stat().st_ino & 0xFFFF:x}"
+    except OSError:
+        return ""
 
 
 def _end(processes: list[psutil.Process]) -> None:
