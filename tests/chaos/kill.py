@@ -19,8 +19,8 @@ import psutil
 from tests.chaos.cluster import two_nodes
 from tests.chaos.nights import Reference, differences, reference
 from tests.chaos.page import as_markdown
-from tests.chaos.scheduler import night_without_its_worker
-from tests.chaos.trial import ROLES, Trial, disturb, roles_of, served_of
+from tests.chaos.scheduler import DONE, night_without_its_worker
+from tests.chaos.trial import NOTHING, ROLES, Trial, disturb, roles_of
 
 
 def any_process(chance: random.Random) -> Callable[[int], str]:
@@ -44,7 +44,7 @@ def as_soon_as(role: str, chance: random.Random) -> Callable[[int], str]:
         time.sleep(chance.random())
         found = roles_of(pid).get(role)
         if not found:
-            return f"nothing: no {role}"
+            return f"{NOTHING}no {role}"
         chance.choice(sorted(found, key=lambda process: process.pid)).kill()
         return role
 
@@ -94,18 +94,19 @@ def scheduler_campaign(of: Reference, trials: int, seed: int) -> list[Trial]:
         began = time.monotonic()
         at = random.Random(seed * 1_000_003 + number).uniform(0.5, of.seconds)
         store = of.trial(f"trial-{2000 + number}")
-        state = night_without_its_worker(of, store, at)
-        broken = [] if state == "Completed" else [f"the second run: {state[-200:]}"]
-        broken += differences(of, store)
+        runs = night_without_its_worker(of, store, at)
+        broken = [f"left behind: {what}" for what in runs.left] + runs.unlike
+        broken += [] if runs.second == DONE else [f"rerun: {runs.second}"]
+        broken += [f"store: {what}" for what in differences(of, store)]
         found.append(
             Trial(
                 number=2000 + number,
-                role="Prefect worker",
+                role="Prefect worker" if runs.in_time else f"{NOTHING}the night was done",
                 second=round(at, 1),
-                stage="after it took the run",
-                status=0,
-                served=served_of(of, store),
-                reruns=1,
+                stage=f"after it took the run, which ended as {runs.first}",
+                status=int(runs.first != DONE),
+                served=runs.served,
+                reruns=int(runs.first != DONE),  # else the second run has found the night done
                 broken=broken,
                 seconds=round(time.monotonic() - began),
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from rum_core.store.layout import StoreError
 from tests.chaos.nights import (
     NIGHT_SECONDS,
     Reference,
@@ -34,6 +35,18 @@ ROLES = {
 }
 
 
+NOTHING = "nothing: "
+# how a line of what did not hold begins, by promise
+PROMISES = {
+    "readers saw yesterday's lists or tonight's, whole and with the right checksum": "readers: ",
+    "no process and no temporary folder was left": "left behind: ",
+    "no traceback came to the console": "console: ",
+    "a rerun that was needed ended well": "rerun: ",
+    "in the end lists, models, evaluations and the store's files were those of an undisturbed "
+    "night": "store: ",
+}
+
+
 @dataclass
 class Trial:
     """What was done to a night and what came of it."""
@@ -42,11 +55,16 @@ class Trial:
     role: str
     second: float
     stage: str  # the last step that had left its record
-    status: int  # of the disturbed night
+    status: int  # of the disturbed night; 1 for a run that Prefect does not call completed
     served: str  # what readers saw after it: yesterday, tonight
     reruns: int
     broken: list[str]  # promises that did not hold
     seconds: float
+
+    @property
+    def killed(self) -> bool:
+        """Whether anything was: a night may be done before its moment comes."""
+        return not self.role.startswith(NOTHING)
 
 
 def roles_of(pid: int) -> dict[str, list[psutil.Process]]:
@@ -72,38 +90,40 @@ def disturb(of: Reference, number: int, at: float, kill: Callable[[int], str], *
     night = of.start(store, **env)
     with suppress(subprocess.TimeoutExpired):
         night.wait(at)
-    role = "nothing: the night was done" if night.poll() is not None else kill(night.pid)
+    role = f"{NOTHING}the night was done" if night.poll() is not None else kill(night.pid)
     stage = stage_of(store)
     said, _ = night.communicate(timeout=NIGHT_SECONDS)
     broken = [f"left behind: {what}" for what in left_behind(night.pid)]
     if "Traceback" in said:
-        broken.append("a traceback on the console")
-    served = served_of(of, store)
-    if not served:
-        broken.append("readers saw neither yesterday's lists nor tonight's")
-    if night.returncode == 0 and served != "tonight":
-        broken.append("the night said that it was done and was not")
+        broken.append("console: a traceback")
+    served, unlike = readers(of, store, done=night.returncode == 0)
+    broken += unlike
     reruns = 0
     if night.returncode != 0:
         again = of.start(store, **env)
         said, _ = again.communicate(timeout=NIGHT_SECONDS)
         reruns = 1
         if again.returncode:
-            broken.append(f"the rerun failed: {said.strip().splitlines()[-1:]}")
-        broken += [f"left behind by the rerun: {what}" for what in left_behind(again.pid)]
-    broken += differences(of, store)
+            broken.append(f"rerun: {said.strip().splitlines()[-1:]}")
+        broken += [f"left behind: by the rerun, {what}" for what in left_behind(again.pid)]
+    broken += [f"store: {what}" for what in differences(of, store)]
     shutil.rmtree(store)
     status, lasted = night.returncode, time.monotonic() - began
     return Trial(number, role, round(at, 1), stage, status, served, reruns, broken, round(lasted))
 
 
-def served_of(of: Reference, store: Path) -> str:
-    """Whose lists readers are served: yesterday, tonight, or nobody's."""
-    served = lists(store)
+def readers(of: Reference, store: Path, *, done: bool) -> tuple[str, list[str]]:
+    """Whose lists readers are served, yesterday, tonight or nobody's, and what is wrong with it
+    after a night that says that it is done or not."""
+    try:
+        served = lists(store)
+    except StoreError as error:
+        return "", [f"readers: {error}"]
     for name in (of.yesterday, of.tonight):
         if served.equals(lists(name)):
-            return name.name
-    return ""
+            told = done and name != of.tonight
+            return name.name, ["readers: the night was done, and they saw yesterday's"] * told
+    return "", ["readers: neither yesterday's lists nor tonight's"]
 
 
 def stage_of(store: Path) -> str:
