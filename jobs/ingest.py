@@ -28,7 +28,7 @@ from rum_core.data.ledger import (
     without,
 )
 from rum_core.data.plan import Plan, check_columns, make_plan
-from rum_core.data.snapshots import end_of
+from rum_core.data.snapshots import midnight_after
 from rum_core.data.sources import IngestError, SourceFile, find_files, sha256
 from rum_core.progress import counting
 from rum_core.settings import Settings
@@ -115,7 +115,7 @@ def _add(
     plan = _plan(settings, fs, files, before)
     if plan is None:
         return _nothing_new(settings, store, before, known, news), said
-    end = max(end_of(settings.night), int(time.time() * MICROSECONDS))
+    end = max(midnight_after(settings.night) - 1, int(time.time() * MICROSECONDS))
     with store.attempt() as staged:
         work = Work(store, staged, fs, settings.source, plan, end)
         jobs = [{"files": some, "group": number} for number, some in enumerate(groups(files))]

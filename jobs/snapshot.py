@@ -33,9 +33,9 @@ from rum_core.data.snapshots import (
     Manifest,
     bucket_number,
     catalog_path,
-    end_of,
     latest_snapshot,
     load_whole,
+    midnight_after,
     save_manifest,
 )
 from rum_core.data.sources import IngestError
@@ -61,7 +61,7 @@ def make_snapshot(settings: Settings, store: Store, before: Ledger, ledger: Ledg
     columns = columns_of(settings.source)
     snapshot_id = f"{night.isoformat()}-{fingerprint([content, night.isoformat()])}"
     buckets = max(1, -(-ledger.rows // BUCKET_ROWS))
-    not_after = None if columns.order is not None else end_of(night)
+    not_after = None if columns.order is not None else midnight_after(night) - 1
     merges = repeats == "merge" or columns.invoice is not None
     with store.attempt() as staged:
         grouping = Grouping(store, staged, snapshot_id, buckets, not_after, repeats)

@@ -15,10 +15,10 @@ import pyarrow as pa
 from rum_core import schema
 from rum_core.data.cuts import TimeCut
 from rum_core.data.histories import Histories
-from rum_core.data.snapshots import Snapshot
+from rum_core.data.snapshots import Snapshot, midnight_after
 from rum_core.evaluation.following import PUBLISHED, following_values
 from rum_core.evaluation.metrics import METRICS, Floats
-from rum_core.evaluation.protocols import bought_between, bought_by, end_of
+from rum_core.evaluation.protocols import bought_between, bought_by
 from rum_core.ranking.ranking import POPULAR, Ranker
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel
@@ -78,7 +78,7 @@ def model_of(
     settings: Settings, everyone: Histories, snapshot: Snapshot, night: date
 ) -> SavedModel:
     """The model that a training on this night would have served."""
-    known, catalog = as_of(everyone, snapshot.catalog, end_of(night))
+    known, catalog = as_of(everyone, snapshot.catalog, midnight_after(night))
     name = f"{snapshot.id} as of {night}"
     then = Snapshot(name, catalog, [], len(known), len(known.items))
     return served(settings, known, then, name)
@@ -90,7 +90,7 @@ def lists_of(
     """The lists of a night, of the customers who then bought: user_id, rank, item_id."""
     until = night + timedelta(days=settings.evaluate.follow_days)
     active = bought_between(everyone, night + timedelta(days=1), until)
-    moment = end_of(night)
+    moment = midnight_after(night)
     before = TimeCut(moment, moment).part(everyone.take(np.flatnonzero(active)), "train")
     before = before.take(np.flatnonzero(before.lengths))
     catalog, chosen = ranker.model.catalog, settings.recommend

@@ -55,9 +55,9 @@ class Manifest:
 _MANIFEST = TypeAdapter(Manifest)
 
 
-def end_of(night: date) -> int:
-    """The last microsecond of a night (UTC)."""
-    return ((night - date(1970, 1, 1)).days + 1) * 86_400 * MICROSECONDS - 1
+def midnight_after(day: date) -> int:
+    """The first microsecond (since 1970, UTC) that is not in the day."""
+    return ((day - date(1970, 1, 1)).days + 1) * 86_400 * MICROSECONDS
 
 
 def folder(snapshot_id: str) -> str:

@@ -8,7 +8,7 @@ got the model's lists and of those held out. "alpha": as the first two, by the w
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import pyarrow as pa
 from rum_core.data.catalog import place_of
 from rum_core.data.cuts import Cut, TimeCut
 from rum_core.data.histories import Histories
+from rum_core.data.snapshots import midnight_after
 
 PAPER = "paper"
 TIME = "time"
@@ -93,16 +94,10 @@ def first_drawn(user_ids: pa.Array | pa.ChunkedArray, n: int) -> npt.NDArray[np.
     return np.argsort(place_of(user_ids, _DRAW), kind="stable")[:n]
 
 
-def end_of(day: date) -> int:
-    """The first microsecond (since 1970, UTC) that is not in the day."""
-    after = datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC)
-    return int(after.timestamp()) * 1_000_000
-
-
 def bought_by(histories: Histories, nights: Sequence[date], items: int) -> np.ndarray:
     """Purchases of each of I items up to the end of each of these nights, ascending: (nights, I)
     int64. Of parts of the customers, the sum is that of all."""
-    ends = np.array([end_of(night) for night in nights])
+    ends = np.array([midnight_after(night) for night in nights])
     since = np.searchsorted(ends, histories.times, side="right")  # the first night that knows it
     known = since < len(nights)
     cells = since[known] * items + histories.items[known]
@@ -112,8 +107,8 @@ def bought_by(histories: Histories, nights: Sequence[date], items: int) -> np.nd
 
 def bought_between(histories: Histories, first: date, last: date) -> Bools:
     """Which users (U,) bought anything on the days from `first` to `last`, both included."""
-    start = end_of(first - timedelta(days=1))
-    inside = (histories.times >= start) & (histories.times < end_of(last))
+    start = midnight_after(first - timedelta(days=1))
+    inside = (histories.times >= start) & (histories.times < midnight_after(last))
     owner = np.repeat(np.arange(len(histories)), histories.lengths)
     return np.bincount(owner[inside], minlength=len(histories)) > 0
 
@@ -125,9 +120,9 @@ def followed(
 
     The days that count are those after `listed`, up to `until` and that day included.
     """
-    known = histories.times < end_of(listed)
+    known = histories.times < midnight_after(listed)
     before = _keep(histories, known)
-    after = _keep(histories, ~known & (histories.times < end_of(until)))
+    after = _keep(histories, ~known & (histories.times < midnight_after(until)))
     return before, distinct(after, seen=before if exclude_seen else None)
 
 

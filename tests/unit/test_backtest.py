@@ -14,9 +14,8 @@ from rum_core.backtest.walk import Walk
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.data.simulated import Shop, simulate
-from rum_core.data.snapshots import Snapshot
+from rum_core.data.snapshots import Snapshot, midnight_after
 from rum_core.evaluation.metrics import METRICS
-from rum_core.evaluation.protocols import end_of
 from rum_core.ranking.ranking import Ranker
 from rum_core.settings import Settings, from_dict
 
@@ -60,7 +59,7 @@ def snapshot_of(shop: Shop) -> tuple[Histories, Snapshot]:
 def other_future(shop: Shop, night: date) -> Shop:
     """The same purchases up to the end of a night; afterwards other items, some of them new."""
     rng = np.random.default_rng(1)
-    later = shop.time >= end_of(night)
+    later = shop.time >= midnight_after(night)
     names = [*shop.names, *(f"new-{n}" for n in range(20))]
     items = np.where(later, rng.integers(len(names), size=len(later)), shop.item)
     return replace(shop, item=items, names=names)

@@ -11,6 +11,7 @@ import pytest
 from rum_core import schema
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
+from rum_core.data.snapshots import midnight_after
 from rum_core.evaluation.following import following_rows, following_values, places
 from rum_core.evaluation.measure import (
     Measure,
@@ -21,7 +22,7 @@ from rum_core.evaluation.measure import (
     new_users,
     training_counts,
 )
-from rum_core.evaluation.protocols import bought_by, drawn, end_of
+from rum_core.evaluation.protocols import bought_by, drawn
 from rum_core.ranking.ranking import rank
 from rum_core.store.checkpoint import SavedModel, save_model
 from rum_core.store.layout import Store
@@ -191,7 +192,11 @@ def test_no_user_with_a_target_gives_no_row(tmp_path: Path) -> None:
 
 def test_earlier_lists_by_hand() -> None:
     listed, until = date(2011, 7, 1), date(2011, 7, 3)
-    before, inside, late = end_of(listed) - 5, end_of(listed) + 5, end_of(until) + 5
+    before, inside, late = (
+        midnight_after(listed) - 5,
+        midnight_after(listed) + 5,
+        midnight_after(until) + 5,
+    )
     catalog = Catalog.from_ids(pa.array(["a", "b", "c", "d", "e"]), np.zeros(5, dtype=np.int64))
     index = {name: int(catalog.index_of([name])[0]) for name in "abcde"}
     bought = {

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from rum_core.data.cuts import UserCut
 from rum_core.data.histories import Histories, part_length
+from rum_core.data.snapshots import midnight_after
 from rum_core.evaluation.protocols import (
     SEGMENTS,
     bought_by,
     distinct,
     drawn,
-    end_of,
     first_drawn,
     followed,
     held_out_split,
@@ -73,10 +73,10 @@ def test_segments_cover_trained_users_once_and_new_users_apart() -> None:
 
 def test_followed_counts_whole_days_in_utc() -> None:
     day = date(2011, 6, 30)
-    end = end_of(day)
+    end = midnight_after(day)
     assert end == 1_309_478_400 * 1_000_000  # 2011-07-01T00:00:00Z
     until = date(2011, 7, 2)
-    times = [[end - 1, end, end + 1, end_of(until) - 1, end_of(until)]]
+    times = [[end - 1, end, end + 1, midnight_after(until) - 1, midnight_after(until)]]
     before, after = followed(histories([[1, 2, 1, 3, 4]], times), day, until, exclude_seen=True)
     assert before[0].tolist() == [1]
     assert after[0].tolist() == [2, 3]
@@ -103,7 +103,7 @@ def test_what_was_bought_by_each_night_agrees_with_a_loop(
     bought: list[list[int]], days: list[int]
 ) -> None:
     nights = [date(2026, 11, 1) + timedelta(days=day) for day in sorted(days)]
-    first = end_of(date(2026, 10, 31))
+    first = midnight_after(date(2026, 10, 31))
     times = [[first + n * 43_200_000_000 for n in range(len(r))] for r in bought]  # half a day
     found = bought_by(histories(bought, times), nights, 7)
     for night, counts in zip(nights, found, strict=True):
@@ -111,7 +111,7 @@ def test_what_was_bought_by_each_night_agrees_with_a_loop(
             i
             for r, t in zip(bought, times, strict=True)
             for i, at in zip(r, t, strict=True)
-            if at < end_of(night)
+            if at < midnight_after(night)
         ]
         assert counts.tolist() == [known.count(item) for item in range(7)]
 
