@@ -379,15 +379,18 @@ def test_a_snapshot_grows_out_of_the_one_before(
 def test_files_night_by_night_and_in_one_go_give_the_same(
     shop: Shop, rows: list[tuple[int, int, int]], nights: int, size: int
 ) -> None:
-    """Of any times, late and equal ones too."""
+    """Of any times, late and equal ones too. Where two files are the same, the one met first stays,
+    and by its name come lines of equal times: that is another log night by night."""
+    files = [
+        csv([(f"u{u}", f"i{i}", T0 + t) for u, i, t in rows[n::nights]]) for n in range(nights)
+    ]
+    hypothesis.assume(len(set(files)) == nights)
     here = Shop(shop.folder / str(len(list(shop.folder.iterdir()))))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(snapshot, "BUCKET_ROWS", size)
         for night in range(nights):
-            some = [(f"u{u}", f"i{i}", T0 + t) for u, i, t in rows[night::nights]]
-            here.write(f"{(night * 7) % 5}.csv", csv(some))
-            if some:
-                assert here.night(day=f"2024-01-{25 + night}") == 0
+            here.write(f"{(night * 7) % 5}.csv", files[night])
+            assert here.night(day=f"2024-01-{25 + night}") == 0
         assert here.night("--store", str(here.folder / "once")) == 0
     last = sorted((here.folder / "store" / "histories").glob("snapshot=*"))[-1]
     assert (
