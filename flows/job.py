@@ -50,7 +50,7 @@ def run_job(
     """
     address = os.environ.get("RAY_ADDRESS", "")
     if address.startswith(("http://", "https://")):
-        _submit(verb, arguments, mark_of(store), address)
+        _submit(verb, arguments, metadata_of(store), address)
     else:
         _run_here(verb, arguments, env, died)
 
@@ -124,7 +124,7 @@ def _submit(verb: str, arguments: list[str], mark: dict[str, str], address: str)
     _follow(verb, client, job)
 
 
-def mark_of(store: Store) -> dict[str, str]:
+def metadata_of(store: Store) -> dict[str, str]:
     """What tells the jobs of nights on a store, on a job server, from all others."""
     server = os.environ.get("AWS_ENDPOINT_URL", "")  # two may have a bucket of one name
     return {"store": fingerprint([store.fs.type_name, server, store.root.rstrip("/")])}

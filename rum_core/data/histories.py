@@ -79,6 +79,10 @@ class Histories:
         )
         return Histories(self.user_ids, offsets, self.items[where], self.times[where])
 
+    def last(self, most: int) -> "Histories":
+        """The newest purchases of each user, so many at most."""
+        return self.spans(np.maximum(self.lengths - most, 0), self.lengths)
+
     def take(self, users: np.ndarray) -> "Histories":
         """The users at these positions, in this order."""
         lengths = self.lengths[users]

@@ -123,8 +123,7 @@ def of_sasrec(model: SavedModel) -> Dense:
     window = int(model.config["window"])
 
     def vectors(block: Block) -> np.ndarray:
-        lengths = block.known.lengths
-        read = block.known.spans(np.maximum(lengths - window, 0), lengths)
+        read = block.known.last(window)
         tables = (inputs, t["position"], attention, feed, norms)
         return np.asarray(_attend(read.items, read.offsets, *tables))
 

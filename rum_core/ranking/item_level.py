@@ -98,8 +98,7 @@ class _Memory:
     def __init__(self, model: ItemLevel, block: Block) -> None:
         self.model = model
         self.block = block
-        lengths = block.known.lengths
-        memory = block.known.spans(np.maximum(lengths - model.slots, 0), lengths)
+        memory = block.known.last(model.slots)
         self.slots, self.offsets = memory.items, memory.offsets
         self.p = rows_of(model.p, block.rows)  # (U, D)
         self.p64 = self.p.astype(np.float64)

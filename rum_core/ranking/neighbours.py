@@ -41,9 +41,7 @@ class Neighbours:
         allowed[block.candidates] = True
         plain = self.bias[block.candidates].astype(np.float32)
         order = np.lexsort((self.tie_rank[block.candidates], -plain))
-        known, lengths = block.known, block.known.lengths
-        if self.slots is not None:
-            known = known.spans(np.maximum(lengths - self.slots, 0), lengths)
+        known = block.known if self.slots is None else block.known.last(self.slots)
         history = (known.items, known.offsets)
         seen = (block.seen, block.seen_offsets)
         items, scores = _rank(

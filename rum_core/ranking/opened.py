@@ -73,8 +73,7 @@ class Opened:
         if self.writes is not None:
             memory = replay(self.writes, None, block.known)
             return memory, np.full(users, self.slots), self.writes.z
-        lengths = block.known.lengths
-        last = block.known.spans(np.maximum(lengths - self.slots, 0), lengths)
+        last = block.known.last(self.slots)
         memory = np.zeros((users, self.slots, D))
         owner = np.repeat(np.arange(users), last.lengths)
         memory[owner, np.arange(len(owner)) - last.offsets[owner]] = self.q[last.items]

@@ -6,7 +6,7 @@ import sys
 
 from ray.job_submission import JobSubmissionClient
 
-from flows.job import mark_of, run_job
+from flows.job import metadata_of, run_job
 from rum_core.settings import load
 from rum_core.store.layout import Store
 
@@ -17,7 +17,7 @@ def main() -> None:
     verb, *arguments = sys.argv[1:]
     store = Store.open(load(arguments, prog="submit").store)
     client = JobSubmissionClient(os.environ["RAY_ADDRESS"])
-    client.submit_job(entrypoint="sleep 600", metadata=mark_of(store))
+    client.submit_job(entrypoint="sleep 600", metadata=metadata_of(store))
     run_job(verb, arguments, store, {}, lambda: False)
 
 
