@@ -22,7 +22,7 @@ from rum_core.story import story_handler
 
 log = logging.getLogger("rum")
 
-WRITE_ARGS = {"num_cpus": 0.5}  # of the tasks that write what actors make: `_smallest_node`
+WRITE_ARGS = {"num_cpus": 0.5}  # of the tasks that write what actors make: `smallest_node`
 BLOCK_USERS = 262_144  # rows that one call of an actor gets, at most
 BLOCK_PURCHASES = 8_000_000  # that it gets, about: some hundred bytes each at their most
 BLOCK_PLACES = 6_000_000  # of its lists and their reasons, at most: ids of 300 bytes fill a column
@@ -133,7 +133,7 @@ def over_users(
     most = max(1, min(BLOCK_USERS, BLOCK_PLACES // places, room))
     share = -(-sum(rows) // workers)  # in as few blocks as may be, all alike
     blocks = blocks_of(files, rows, max(1, -(-share // max(1, -(-share // most)))))
-    threads = str(max(1, min(cores // workers, int(_smallest_node(device.upper())))))
+    threads = str(max(1, min(cores // workers, int(smallest_node(device.upper())))))
     return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         _Reads,
         fn_constructor_args=(store, actor_class, constructor_kwargs),
@@ -142,7 +142,7 @@ def over_users(
         batch_size=None,
         batch_format="pyarrow",
         num_gpus=int(device == "gpu"),
-        num_cpus=_smallest_node() / 2 / workers,
+        num_cpus=smallest_node() / 2 / workers,
         runtime_env={"env_vars": dict.fromkeys(THREAD_LIMITS, threads)},
     )
 
@@ -203,7 +203,7 @@ def _on_gpus(workers: int) -> int:
     return workers or gpus
 
 
-def _smallest_node(kind: str = "CPU") -> float:
+def smallest_node(kind: str = "CPU") -> float:
     """Cores of the smallest node that has any, and one of this kind. All actors together ask for
     half of them and a task that writes for half a core, so that whichever nodes die, one that is
     left has room for both: a pool that asks for more waits for ever for a core that it holds

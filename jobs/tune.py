@@ -25,6 +25,7 @@ from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.data.snapshots import Snapshot, latest_snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError, one_line
+from rum_core.models.kernels import use_threads
 from rum_core.models.registry import MODELS
 from rum_core.settings import Settings, to_toml
 from rum_core.store.layout import Store, fingerprint
@@ -174,7 +175,7 @@ def run_trial(
 ) -> None:
     """One trial, in a process of Ray's: reports after every epoch."""
     began = time.monotonic()
-    torch.set_num_threads(int(needs["cpu"]))
+    use_threads(int(needs["cpu"]))
     worker = Worker(device=torch.device("cuda" if needs["gpu"] else "cpu"))
     settings = settled(settings, config["settings"])
     histories, catalog, past = _log(settings, store, load_snapshot(store, snapshot_id))

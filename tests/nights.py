@@ -4,6 +4,7 @@ Ray takes seconds to start. What it promises is kept: work in any order, on copi
 gets, users in blocks of any size.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -67,7 +68,13 @@ def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]
 
 def run_training(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dict[str, Any]:
     """Training by the one worker's own function."""
-    config = {"settings": settings, "store": store, "snapshot": snapshot.id, "name": name}
+    config = {
+        "settings": settings,
+        "store": store,
+        "snapshot": snapshot.id,
+        "name": name,
+        "cores": os.cpu_count() or 1,
+    }
     said = fitting.train_worker(config)
     if "refused" in said:
         raise TrainError(said["refused"])

@@ -12,7 +12,12 @@ def usable(*tensors: Tensor) -> bool:
     return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
 
 
-def as_many_threads() -> None:
-    """From here on numba takes as many threads as torch."""
+def use_threads(number: int) -> None:
+    """From here on torch and this thread's kernels take so many threads, or as many as there are.
+
+    Where numba starts its threads it tells OpenMP their number, which torch goes by too: so numba
+    comes first, or torch has all of them again at the first kernel.
+    """
     most: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    set_num_threads(min(torch.get_num_threads(), most))
+    set_num_threads(min(number, most))
+    torch.set_num_threads(number)

@@ -11,8 +11,6 @@ from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rum_core.models.kernels import as_many_threads
-
 
 def replayed(M: Tensor, z: Tensor, e: Tensor, a: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     """The memory before each of L WRITEs, and after the last: (B, L, K, D) and (B, K, D), of M
@@ -32,7 +30,6 @@ class _Replayed(torch.autograd.Function):
     def forward(ctx: Any, M: Tensor, z: Tensor, e: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         z, e, a = z.contiguous(), e.contiguous(), a.contiguous()
         before, after = torch.empty(len(M), z.shape[1], *M.shape[1:]), M.contiguous().clone()
-        as_many_threads()
         _forward(after.numpy(), z.numpy(), e.numpy(), a.numpy(), before.numpy())
         ctx.save_for_backward(before, z, e, a)
         return before, after
@@ -45,7 +42,6 @@ class _Replayed(torch.autograd.Function):
         before, z, e, a = (t.numpy() for t in ctx.saved_tensors)
         dM = dafter.contiguous().clone()
         dz, de, da = (np.zeros_like(array) for array in (z, e, a))
-        as_many_threads()
         given = dbefore.contiguous().numpy()
         _backward(before, z, e, a, given, dM.numpy(), dz, de, da)
         return dM, torch.from_numpy(dz), torch.from_numpy(de), torch.from_numpy(da)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rum_core.float32 import exp_float32
-from rum_core.models.kernels import FAST, as_many_threads
+from rum_core.models.kernels import FAST
 
 TILE = 64
 SPREAD = 60.0  # of beta q_i . m_k: beyond it exp(-spread) leaves the normal float32 numbers
@@ -37,7 +37,6 @@ class _WindowScores(torch.autograd.Function):
         w, y = w.contiguous(), torch.empty(w.shape)
         ctx.save_for_backward(w)
         ctx.how = slots, np.float32(alpha), np.float32(beta)
-        as_many_threads()
         slots, of_read, of_w = ctx.how
         _forward(w.numpy(), base.contiguous().numpy(), slots, of_read, of_w, y.numpy())
         return y
@@ -47,7 +46,6 @@ class _WindowScores(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         (w,) = ctx.saved_tensors
         dw, dbase = torch.empty(w.shape), torch.empty(len(w), w.shape[2])
-        as_many_threads()
         slots, alpha, beta = ctx.how
         dy = dy.contiguous()
         _backward(w.numpy(), dy.numpy(), slots, alpha, beta, dw.numpy(), dbase.numpy())

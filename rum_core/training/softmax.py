@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rum_core.float32 import exp_float32
-from rum_core.models.kernels import FAST, as_many_threads
+from rum_core.models.kernels import FAST
 
 
 def sampled_softmax(positive: Tensor, negative: Tensor, counts: Tensor) -> Tensor:
@@ -33,7 +33,6 @@ class _SampledSoftmax(torch.autograd.Function):
         positive, negative, counts = (t.contiguous() for t in (positive, negative, counts))
         whole, loss = torch.empty(positive.shape), torch.empty(positive.shape)
         ctx.save_for_backward(positive, negative, counts, whole)
-        as_many_threads()
         scores = positive.numpy(), negative.numpy()
         _forward(scores[0], scores[1], counts.numpy(), whole.numpy(), loss.numpy())
         return loss
@@ -43,7 +42,6 @@ class _SampledSoftmax(torch.autograd.Function):
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor, Tensor, None]:
         positive, negative, counts, whole = (t.numpy() for t in ctx.saved_tensors)
         of_positive, of_negative = torch.empty(positive.shape), torch.empty(negative.shape)
-        as_many_threads()
         of_loss, found = given.contiguous().numpy(), (of_positive.numpy(), of_negative.numpy())
         _backward(positive, negative, counts, whole, of_loss, found[0], found[1])
         return of_positive, of_negative, None

@@ -26,6 +26,7 @@ from jobs import ingest, train
 from rum_core import progress
 from rum_core.data.histories import part_length
 from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
+from rum_core.models.kernels import use_threads
 from rum_core.settings import Settings, load
 from rum_core.store.checkpoint import load_model
 from rum_core.store.layout import Store, read_record
@@ -79,7 +80,7 @@ def expected(shop: Path) -> Iterator[Models]:
     everyone = read_histories(store, snapshot.id)
     histories = everyone.take(np.flatnonzero(everyone.lengths >= 4))
     threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
+    use_threads(os.cpu_count() or 1)
     worker, models = Worker(), {}
     for state in fit(settings, histories, snapshot.catalog, worker):
         if state.progress.finished:
@@ -87,7 +88,7 @@ def expected(shop: Path) -> Iterator[Models]:
             copied = {name: tensor.copy() for name, tensor in tensors.items()}
             models[state.progress.phase] = (copied, state.progress)
     yield models
-    torch.set_num_threads(threads)
+    use_threads(threads)
 
 
 class Killer(threading.Thread):

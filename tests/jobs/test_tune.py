@@ -23,6 +23,7 @@ from rum_core import schema
 from rum_core.data.simulated import simulate, write_days
 from rum_core.data.snapshots import latest_snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError
+from rum_core.models.kernels import use_threads
 from rum_core.settings import load
 from rum_core.store.layout import Store, read_record
 from rum_core.store.trials import TRIALS, Trial, write_trial
@@ -45,9 +46,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with without_ray():
         assert ingest.main(flags(folder)) == 0
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // AT_ONCE))
+    use_threads(max(1, (os.cpu_count() or 1) // AT_ONCE))
     yield folder
-    torch.set_num_threads(threads)
+    use_threads(threads)
 
 
 def flags(shop: Path, *more: str) -> list[str]:

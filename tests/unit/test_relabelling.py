@@ -18,6 +18,7 @@ from rum_core.data.cuts import UserCut
 from rum_core.data.histories import Histories
 from rum_core.evaluation.metrics import METRICS, hit_places, per_user
 from rum_core.evaluation.protocols import Split, held_out_split
+from rum_core.models.kernels import use_threads
 from rum_core.models.registry import MODELS, WITH_GRADIENTS
 from rum_core.ranking.ranking import rank
 from rum_core.settings import config_of, from_dict
@@ -91,9 +92,9 @@ def trained(name: str, level: str, ids: np.ndarray, *, leak: bool) -> tuple[Save
 def one_thread() -> Iterator[None]:
     """These models are so small that threads only wait for each other."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    use_threads(1)
     yield
-    torch.set_num_threads(threads)
+    use_threads(threads)
 
 
 def ndcg(name: str, level: str, ids: np.ndarray, *, leak: bool = False) -> float:

@@ -27,6 +27,7 @@ from rum_core.data.simulated import (
 )
 from rum_core.evaluation.metrics import METRICS, hit_places, per_user
 from rum_core.evaluation.protocols import held_out_split
+from rum_core.models.kernels import use_threads
 from rum_core.models.registry import MODELS
 from rum_core.models.rum import Rum
 from rum_core.ranking.feature_level import Writes, replay
@@ -45,9 +46,9 @@ ITEMS = 120
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    use_threads(1)
     yield
-    torch.set_num_threads(before)
+    use_threads(before)
 
 
 def bought_in(**shop: Any) -> tuple[Histories, list[str]]:

@@ -1,5 +1,8 @@
 """The loop: workers, going on after a crash, selection, and planted structure against noise."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +18,7 @@ from rum_core.data.cuts import UserCut
 from rum_core.data.histories import Histories
 from rum_core.evaluation.metrics import METRICS, hit_places, per_user
 from rum_core.evaluation.protocols import held_out_split
+from rum_core.models.kernels import use_threads
 from rum_core.models.registry import MODELS
 from rum_core.ranking.ranking import Ranker
 from rum_core.store.checkpoint import SavedModel
@@ -32,9 +36,9 @@ ITEMS = 40
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    use_threads(1)
     yield
-    torch.set_num_threads(before)
+    use_threads(before)
 
 
 def settings_of(
@@ -179,10 +183,29 @@ def test_the_same_seed_gives_the_same_bits_also_with_several_threads() -> None:
     """Enough purchases a batch that torch shares out its sums among threads."""
     chosen = settings_of("item", {"dim": 32}, epochs=1, batch_users=200, serve="train")
     many = random_histories(200, longest=40)
-    torch.set_num_threads(2)
+    use_threads(2)
     first, again = run(chosen, many)[0], run(chosen, many)[0]
     for name in first:
         assert np.array_equal(first[name], again[name]), name
+
+
+THREADS = """
+import numba, torch
+from rum_core.models.kernels import use_threads
+from tests.unit.test_training import HISTORIES, run, settings_of
+use_threads(1)
+run(settings_of("counted", epochs=1), HISTORIES)
+print(torch.get_num_threads(), numba.get_num_threads())
+"""
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core has no second thread")
+def test_training_keeps_to_its_threads() -> None:
+    """In a process of its own: numba's start of its threads would give torch all cores."""
+    env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    command = [sys.executable, "-c", THREADS]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
 
 
 def test_another_seed_gives_another_model() -> None:

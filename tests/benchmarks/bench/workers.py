@@ -11,11 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing import spawn
 
+from rum_core.models.kernels import use_threads
 from rum_core.settings import from_dict
 from rum_core.training.loop import fit
 from rum_core.training.step import Worker
@@ -69,7 +69,7 @@ def _epoch(log: Log, values: dict[str, Any], world: int) -> tuple[float, float]:
 
 
 def _work(rank: int, world: int, log: Log, values: dict[str, Any], folder: str) -> None:
-    torch.set_num_threads(1)
+    use_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world)
     apart = 0.0
 
