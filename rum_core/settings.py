@@ -607,7 +607,8 @@ class Gate(Section):
         0.05,
         ge=0,
         le=1,
-        description="least share of the usual number of new purchases, on a night that has any",
+        description="least share of the usual number of new purchases, the median of nights that "
+        "had any, on a night that has any",
     )
     familiar: float = Field(
         0.5,

@@ -120,7 +120,8 @@ def _usual(tonight: Facts, former: list[Facts], bounds: Gate) -> Iterator[Check]
         most += _chance(most, tonight.lines)
         why = f"gate.rejected_rise over the usual {percent(rejected, 2)}"
         yield _most("unusable lines", "share of unusable lines", tonight.rejected, most, why)
-    new = _median(former, "new_purchases")
+    bought = [night for night in former if night.new_purchases]  # of a file a week, one in seven
+    new = _median(bought, "new_purchases")
     if tonight.new_purchases and new is not None:
         why = f"gate.new_purchases of the usual {new:,.0f}"
         what, least = "number of new purchases", bounds.new_purchases * new

@@ -103,6 +103,14 @@ def test_the_usual_is_a_median_so_one_odd_night_does_not_move_it() -> None:
     assert broken(replace(TONIGHT, known=0.3), [LAST, odd, LAST]) == ["items known before"]
 
 
+def test_nights_without_a_purchase_do_not_make_few_usual() -> None:
+    quiet = replace(LAST, new_purchases=0, known=None, head=None)
+    weeks = [LAST, *[quiet] * 6] * 3
+    assert broken(replace(TONIGHT, new_purchases=50), weeks) == []
+    assert broken(replace(TONIGHT, new_purchases=1), weeks) == ["new purchases"]
+    assert broken(replace(TONIGHT, new_purchases=1), weeks[7:]) == []  # two weeks are not the usual
+
+
 def test_a_few_customers_and_lines_are_chance() -> None:
     few = replace(TONIGHT, popular=0.3, lists=10, rejected=0.1, lines=10)
     few = replace(few, known=0.2, known_of=5, head=0.0, head_of=5)
