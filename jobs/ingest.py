@@ -25,7 +25,7 @@ from rum_core.data.ledger import (
     find_news,
     seen_again,
     with_batch,
-    without,
+    with_empty,
 )
 from rum_core.data.plan import Plan, check_columns, make_plan
 from rum_core.data.snapshots import midnight_after
@@ -50,12 +50,14 @@ def ingest(settings: Settings, store: Store) -> None:
     found = _with_checksums(fs, files, before)
     news = find_news(before, found, settings.source.changed)
     known = seen_again(before, found)
-    for name, twin in news.repeats:
-        log.warning("%s repeats %s and is left out", name, twin)
     store.mark()
     with ray_session():
         ledger, said = _add(settings, store, fs, before, known, news)
         manifest = make_snapshot(settings, store, known, ledger)
+    filled = ledger.filled
+    repeats = [(name, twin) for name, twin in news.repeats if twin in filled]
+    for name, twin in repeats:
+        log.warning("%s repeats %s and is left out", name, twin)
     books = balance(store, ledger, manifest)
     seconds = time.monotonic() - began
     write_record(
@@ -67,7 +69,7 @@ def ingest(settings: Settings, store: Store) -> None:
             "snapshot": manifest.id,
             "files_new": len(news.new),
             "files_known": len(news.known),
-            "files_repeated": len(news.repeats),
+            "files_repeated": len(repeats),
             "users": manifest.users,
             "items": manifest.items,
             "purchases": manifest.purchases,
@@ -161,11 +163,11 @@ def _parts(batch: str, results: list[dict[str, Any]]) -> dict[str, dict[str, Any
 def _nothing_new(
     settings: Settings, store: Store, before: Ledger, known: Ledger, news: News
 ) -> Ledger:
-    """The list after a night without a new line: that of before, less what files have lost."""
-    if not before.files:
+    """The list after a night without a new line: files may have lost theirs, or come without."""
+    if not before.filled:
         raise IngestError(f"{settings.source.path} holds no line; check source.path")
     log.info("no new line in %s", settings.source.path)
-    ledger = without(known, news.replaced)
+    ledger = with_empty(known, news)
     if ledger != before:
         ledger.save(store, before)
     return ledger

@@ -87,7 +87,7 @@ def _holds(former: Manifest, before: Ledger, ledger: Ledger, grouping: Grouping)
     """Whether a snapshot holds every purchase that was known before, and all still count."""
     return (
         former.content == fingerprint([before.content(), grouping.repeats])
-        and before.files.items() <= ledger.files.items()
+        and before.filled.items() <= ledger.filled.items()
         and former.buckets == grouping.buckets
         and former.purchases == before.rows
         and former.night <= grouping.snapshot.rpartition("-")[0]
@@ -103,8 +103,8 @@ def _grown(
     content: str,
 ) -> Manifest | None:
     """The former snapshot with the rows of the files that are new; None where that does not do."""
-    store = grouping.store
-    new = replace(ledger, files={n: f for n, f in ledger.files.items() if n not in before.files})
+    store, old = grouping.store, before.filled
+    new = replace(ledger, files={n: f for n, f in ledger.filled.items() if n not in old})
     dealt = _dealt(new, grouping)
     check_rows(store, sum(d.rows for d in dealt) + former.purchases, ledger)
     table = intact(store, former, former.catalog)

@@ -63,19 +63,24 @@ class Ledger:
         store.write_json(LEDGER, vars(self))
 
     @property
+    def filled(self) -> dict[str, dict[str, Any]]:
+        """The files that hold a line."""
+        return {name: file for name, file in self.files.items() if file["rows_read"]}
+
+    @property
     def rows(self) -> int:
         """Purchases that count."""
         return sum(file["rows_kept"] for file in self.files.values())
 
     def content(self) -> str:
         """Ten hex digits that stand for the purchases that count."""
-        files = sorted((n, f["sha256"], f["rows_kept"]) for n, f in self.files.items())
+        files = sorted((n, f["sha256"], f["rows_kept"]) for n, f in self.filled.items())
         return fingerprint([self.source, files])
 
     def live(self, store: Store) -> list[tuple[str, list[str]]]:
         """Every parquet part that holds live rows, and the names of its batch's live files."""
         names: dict[str, list[str]] = {}
-        for name, entry in sorted(self.files.items()):
+        for name, entry in sorted(self.filled.items()):
             names.setdefault(entry["batch"], []).append(name)
         return [
             (part, live)
@@ -105,13 +110,16 @@ class News:
 
 
 def find_news(ledger: Ledger, files: list[tuple[SourceFile, str]], changed: str) -> News:
-    """Sort files with their checksums. IngestError for a changed file where `changed` is "stop"."""
+    """Sort files with their checksums. IngestError for a changed file where `changed` is "stop".
+
+    A file without a line that gets some has not changed, and one such file repeats no other.
+    """
     news = News([], [], [], [])
     for file, checksum in files:
         entry = ledger.files.get(file.name)
         if entry and entry["sha256"] == checksum:
             news.known.append(file.name)
-        elif entry and changed == "stop":
+        elif entry and entry["rows_read"] and changed == "stop":
             raise IngestError(
                 f"{file.path} was taken in before and has changed since; put the old file back, or "
                 'set source.changed = "replace" to let its new lines replace the old ones'
@@ -119,7 +127,8 @@ def find_news(ledger: Ledger, files: list[tuple[SourceFile, str]], changed: str)
         elif entry:
             news.replaced.append(file.name)
     standing = without(ledger, news.replaced)  # a rotated log's old lines are found under new names
-    taken = {entry["sha256"]: name for name, entry in standing.files.items()}
+    taken = {entry["sha256"]: name for name, entry in standing.filled.items()}
+    empty = {entry["sha256"] for entry in ledger.files.values() if not entry["rows_read"]}
     for file, checksum in files:
         if file.name in standing.files:
             continue
@@ -127,7 +136,8 @@ def find_news(ledger: Ledger, files: list[tuple[SourceFile, str]], changed: str)
             news.repeats.append((file.name, taken[checksum]))
         else:
             news.new.append((file, checksum))
-            taken[checksum] = file.name
+            if checksum not in empty:
+                taken[checksum] = file.name
     return news
 
 
@@ -151,10 +161,28 @@ def seen_again(ledger: Ledger, files: list[tuple[SourceFile, str]]) -> Ledger:
 def with_batch(
     ledger: Ledger, news: News, plan: Plan, counts: dict[str, dict[str, int]], about: dict[str, Any]
 ) -> Ledger:
-    """The list as it is once the new files count; `counts` holds the rows of each.
+    """The list as it is once the new files count; `counts` holds the rows of each."""
+    totals = {key: sum(found[key] for found in counts.values()) for key in ROWS}
+    filled = sum(found["rows_read"] > 0 for found in counts.values())
+    return Ledger(
+        ledger.source,
+        list(plan.names),
+        [plan.user_type, plan.item_type],
+        _with_files(ledger, news, counts),
+        {**ledger.batches, news.batch: {**about, **totals, "files": filled}},
+    )
 
-    A file without a row is not listed: once it has some it is a new one.
-    """
+
+def with_empty(ledger: Ledger, news: News) -> Ledger:
+    """The list after a night whose new files hold no line."""
+    none = {file.name: dict.fromkeys(ROWS, 0) for file, _ in news.new}
+    return replace(ledger, files=_with_files(ledger, news, none))
+
+
+def _with_files(
+    ledger: Ledger, news: News, counts: dict[str, dict[str, int]]
+) -> dict[str, dict[str, Any]]:
+    """The live files with the new ones, those without a line too: they need not be read again."""
     entries = {
         file.name: {
             "size": file.size,
@@ -164,16 +192,8 @@ def with_batch(
             **counts[file.name],
         }
         for file, checksum in news.new
-        if counts[file.name]["rows_read"]
     }
-    totals = {key: sum(found[key] for found in counts.values()) for key in ROWS}
-    return Ledger(
-        ledger.source,
-        list(plan.names),
-        [plan.user_type, plan.item_type],
-        {**without(ledger, news.replaced).files, **entries},
-        {**ledger.batches, news.batch: {**about, **totals, "files": len(entries)}},
-    )
+    return {**without(ledger, news.replaced).files, **entries}
 
 
 def _difference(before: Any, now: Any) -> str:

@@ -243,9 +243,64 @@ def test_a_file_that_loses_all_its_lines_loses_its_purchases(shop: Shop) -> None
     shop.write("1.csv", HEADER)
     assert shop.night("--source.changed", "replace") == 0
     assert shop.histories() == expected(PURCHASES[8:])
-    shop.write("1.csv", csv(PURCHASES[:2]))  # not changed: a file without a line was never taken in
+    shop.write("1.csv", csv(PURCHASES[:2]))  # a file without a line has not changed
     assert shop.night() == 0
     assert shop.histories() == expected(PURCHASES[:2] + PURCHASES[8:])
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_files_without_a_line_are_read_once_and_repeat_no_other(
+    shop: Shop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    columns = dict(zip(("user_id", "item_id", "time"), zip(*PURCHASES, strict=True), strict=True))
+    rows = pa.table(columns)
+
+    def write(name: str, table: pa.Table) -> None:
+        if kind == "parquet":
+            pq.write_table(table, shop.log / name)
+        elif kind == "jsonl":
+            shop.write(name, "".join(f"{json.dumps(row)}\n" for row in table.to_pylist()))
+        else:
+            shop.write(name, csv(row.values() for row in table.to_pylist()))
+
+    shop.log.mkdir()
+    shop.flags += ["--source.format", kind]
+    write("1", rows[:10])
+    assert shop.night(day="2024-01-25") == 0
+    first = shop.record("2024-01-25")["snapshot"]
+    for name in "234":
+        write(name, rows[:0])
+    for day in (26, 27):  # the second of one content is met when the first is known
+        assert shop.night(day=f"2024-01-{day}") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "sha256", None)  # no file is looked at again
+        assert shop.night(day="2024-01-28") == 0
+    record = shop.record("2024-01-28")
+    assert [record[f"files_{what}"] for what in ("new", "known", "repeated")] == [0, 4, 0]
+    assert record["snapshot"] == first  # the same purchases
+    assert [line for line in caplog.messages if "repeats" in line] == []
+    write("3", rows[10:])
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot, "_grouped", None)  # all anew
+        assert shop.night(day="2024-01-29") == 0
+    assert shop.histories("2024-01-29") == expected(PURCHASES)
+
+
+def test_a_store_that_does_not_know_its_files_without_a_line_learns_of_them(shop: Shop) -> None:
+    shop.write("1.csv", csv(PURCHASES))
+    assert shop.night() == 0
+    shop.write("2.csv", HEADER)
+    shop.write("3.csv", csv([("u", "i", T0)]))
+    assert shop.night() == 0
+    ledger = shop.store.read_json(LEDGER)
+    listed = {name: entry["rows_read"] for name, entry in ledger["files"].items()}
+    assert listed == {"1.csv": 20, "2.csv": 0, "3.csv": 1}
+    del ledger["files"]["2.csv"]  # as a program of before has left it
+    shop.store.write_json(LEDGER, ledger)
+    assert shop.night() == 0
+    assert shop.record()["files_new"] == 1
+    assert shop.night() == 0
+    assert shop.record()["files_known"] == 3
 
 
 def test_a_repeated_file_counts_once(shop: Shop) -> None:

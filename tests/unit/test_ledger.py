@@ -14,7 +14,7 @@ from rum_core.store.layout import Store
 
 def ledger(**checksums):
     entries = {
-        name: {"sha256": sha, "batch": f"b-{name}", "rows_kept": 1}
+        name: {"sha256": sha, "batch": f"b-{name}", "rows_read": 1, "rows_kept": 1}
         for name, sha in checksums.items()
     }
     return Ledger({}, [], [], entries)
@@ -44,6 +44,15 @@ def test_a_changed_file_stops_the_night_unless_it_replaces():
 def test_a_repeated_file_is_left_out_whether_it_came_before_or_now():
     news = night(ledger(a="A"), "stop", a="A", b="A", c="C", d="C")
     assert (new(news), news.repeats) == (["c"], [("b", "a"), ("d", "c")])
+
+
+def test_a_file_without_a_line_repeats_none_and_has_not_changed_once_it_has_some():
+    before = ledger(a="A", empty="H")
+    before.files["empty"]["rows_read"] = 0
+    news = night(before, "stop", a="A", empty="H", other="H", third="H")
+    assert (new(news), news.known, news.repeats) == (["other", "third"], ["a", "empty"], [])
+    news = night(before, "stop", empty="B")
+    assert (new(news), news.replaced) == (["empty"], ["empty"])
 
 
 def test_a_renamed_file_is_a_repeat_of_what_was_taken_in():
