@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 from rum_core.errors import RumError, one_line
 from rum_core.progress import MARK, NAME
 from rum_core.store.layout import Store, fingerprint
+from rum_core.story import WARNS
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -86,8 +87,9 @@ def _run_here(
 
 def _tell(line: str) -> None:
     """A line of a job, `verb: text`, to the logger of the story or to that of progress."""
-    told = progress if line.partition(": ")[2].startswith(MARK) else log
-    told.info("%s", line)
+    text = line.partition(": ")[2]
+    told = progress if text.startswith(MARK) else log
+    told.log(logging.WARNING if text.startswith(WARNS) else logging.INFO, "%s", line)
 
 
 def _end_with(job: subprocess.Popen[str], died: Callable[[], bool]) -> None:

@@ -18,7 +18,7 @@ from rum_core.errors import RumError, one_line
 from rum_core.progress import counting
 from rum_core.settings import Settings, load
 from rum_core.store.layout import Store, StoreError
-from rum_core.story import story_handler
+from rum_core.story import LinesOf, story_handler
 
 log = logging.getLogger("rum")
 
@@ -34,7 +34,8 @@ def run_job(
 ) -> int:
     """Exit status of a job: 0 done, 2 when the user can mend it (one line on stderr says how)."""
     console = story_handler(sys.stdout)
-    logging.basicConfig(level=logging.INFO, format=f"{verb}: %(message)s", handlers=[console])
+    console.setFormatter(LinesOf(verb))
+    logging.basicConfig(level=logging.INFO, handlers=[console])
     for noisy in ("ray", "ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:

@@ -8,6 +8,21 @@ from rich.text import Text
 
 from rum_core.progress import MARK, NAME
 
+WARNS = "warning: "  # begins a job's warnings, so that whoever reads its output can tell them
+
+
+class LinesOf(logging.Formatter):
+    """The lines of a job: `verb: text`."""
+
+    def __init__(self, verb: str) -> None:
+        super().__init__()
+        self.verb = verb
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        warns = WARNS if record.levelno >= logging.WARNING else ""
+        return f"{self.verb}: {warns}{super().format(record)}"
+
 
 class OnTerminal(logging.Handler):
     """Prints every line; one of progress stands below them until the next line of any kind."""

@@ -1,5 +1,6 @@
 """A job on a job server: what is sent to it. tests/e2e/test_ray_job.py does so to a real one."""
 
+import logging
 import os
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from ray.job_submission import JobStatus
 from flows import job as module
 from flows.job import TRIES, JobFailedError, run_job
 from rum_core.store.layout import Store, filesystem
+from rum_core.story import LinesOf
 
 STORE = Store.open("store")
 GONE = requests.ConnectionError("connection reset")
@@ -26,6 +28,7 @@ class Server:
         self.submitted: list[dict[str, Any]] = []
         self.stopped: list[str] = []
         self.blips: list[BaseException] = []  # what comes of the next questions
+        self.said = "ingest: done"
         self.running = 1  # times that it says so of a job
         self.jobs: dict[str, SimpleNamespace] = {}
 
@@ -54,7 +57,7 @@ class Server:
 
     def get_job_logs(self, _: str) -> str:
         self.blip()
-        return "ingest: done\n"
+        return f"{self.said}\n"
 
     def get_job_info(self, _: str) -> SimpleNamespace:
         self.blip()
@@ -85,6 +88,20 @@ def test_a_shell_hands_a_job_the_very_words_that_it_was_given(
     done = subprocess.run(shell, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.stdout.split("\0")[:-1] == ["-m", "jobs.ingest", *words], done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["python"]
+
+
+@pytest.mark.parametrize(
+    ("level", "line"),
+    [(logging.INFO, "ingest: 3 lines"), (logging.WARNING, "ingest: warning: 3 lines")],
+)
+def test_a_warning_of_a_job_is_one_of_the_night(
+    level: int, line: str, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = logging.LogRecord("rum", level, "", 0, "%s lines", (3,), None)
+    server.said = LinesOf("ingest").format(record)
+    caplog.set_level(logging.INFO, "rum")
+    run_job("ingest", [], STORE, {}, lambda: False)
+    assert [(r.levelno, r.message) for r in caplog.records] == [(level, line)]
 
 
 @pytest.mark.parametrize("after", range(5))  # status, logs, status, logs, info
