@@ -14,6 +14,7 @@ import pyarrow.fs as pafs
 
 from jobs.runtime import over_work, ray_session, run_job
 from jobs.snapshot import make_snapshot
+from rum_core.data.blocks import columns_of
 from rum_core.data.books import balance
 from rum_core.data.formats import read_blocks
 from rum_core.data.interactions import INTERACTIONS, REJECTED, Work, groups, take_in
@@ -28,7 +29,7 @@ from rum_core.data.ledger import (
     with_empty,
 )
 from rum_core.data.plan import Plan, check_columns, make_plan
-from rum_core.data.snapshots import midnight_after
+from rum_core.data.snapshots import midnight_after, newest_day
 from rum_core.data.sources import IngestError, SourceFile, find_files, sha256
 from rum_core.progress import counting
 from rum_core.settings import Settings
@@ -38,6 +39,7 @@ log = logging.getLogger("rum")
 
 ABOUT = "Take in the new files of the purchase log and order every customer's history."
 MICROSECONDS = 1_000_000
+SILENT_DAYS = 3  # a night early on Monday may find nothing newer than Friday's purchases
 
 
 def ingest(settings: Settings, store: Store) -> None:
@@ -59,6 +61,9 @@ def ingest(settings: Settings, store: Store) -> None:
     for name, twin in repeats:
         log.warning("%s repeats %s and is left out", name, twin)
     books = balance(store, ledger, manifest)
+    newest = None
+    if columns_of(settings.source).order is None:
+        newest = newest_day(store, manifest)
     seconds = time.monotonic() - began
     write_record(
         store,
@@ -75,6 +80,7 @@ def ingest(settings: Settings, store: Store) -> None:
             "purchases": manifest.purchases,
             "merged": manifest.merged,
             "later": manifest.later,
+            "newest_purchase": newest and newest.isoformat(),
             "seconds": round(seconds, 3),
         },
     )
@@ -86,6 +92,13 @@ def ingest(settings: Settings, store: Store) -> None:
         )
     for line in (*books.lines(), f"{manifest.users:,} customers, {manifest.items:,} items"):
         log.info("%s", line)
+    silent = (settings.night - newest).days if newest and not manifest.later else 0
+    if silent > SILENT_DAYS:
+        log.warning(
+            "the newest purchase is of %s, %d days before this night: has the feed stopped?",
+            newest,
+            silent,
+        )
 
 
 def _with_checksums(

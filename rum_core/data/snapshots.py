@@ -6,10 +6,11 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from typing import Annotated, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter, ValidationError
 
 from rum_core import schema
@@ -118,6 +119,20 @@ def latest_snapshot(store: Store, night: date) -> str:
     newest = max(nights[name] for name in earlier)
     same = [name for name in earlier if nights[name] == newest]
     return max(same, key=lambda name: store.modified(f"{MANIFESTS}/{name}.json"))
+
+
+def newest_day(store: Store, manifest: Manifest) -> date:
+    """The day (UTC) of a snapshot's newest purchase, from the footers of its parts; its log has
+    times."""
+    newest = 0
+    for file in manifest.files:
+        with store.telling(file, "read"):
+            footer = pq.read_metadata(store.full(file), filesystem=store.fs)
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        for column in (group.column(n) for group in groups for n in range(group.num_columns)):
+            if column.path_in_schema.split(".")[0] == schema.TIMES and column.is_stats_set:
+                newest = max(newest, column.statistics.max or 0)
+    return date(1970, 1, 1) + timedelta(microseconds=newest)
 
 
 def each_part(store: Store, snapshot: Snapshot) -> Iterator[Histories]:

@@ -35,6 +35,7 @@ def ingest_table(record: Row | None) -> Table | None:
         "users": "customers so far",
         "items": "items so far",
         "purchases": "purchases so far",
+        "newest_purchase": "day of the newest purchase",
         "merged": "lines merged into another purchase so far",
         "later": "purchases after the night, left for later",
         "snapshot": "snapshot",

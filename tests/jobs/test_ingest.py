@@ -21,6 +21,7 @@ from rum_core.data.catalog import tie_hash
 from rum_core.data.grouping import bucket_of
 from rum_core.data.ledger import LEDGER
 from rum_core.data.snapshots import MANIFESTS, latest_snapshot, load_manifest
+from rum_core.evaluation.steps import ingest_table
 from rum_core.store.layout import Store
 from tests.jobs.conftest import HEADER, NIGHT, Shop
 
@@ -198,6 +199,37 @@ def test_a_night_without_anything_new_keeps_the_snapshot(shop: Shop) -> None:
     assert shop.night(day="2024-02-01") == 0
     assert shop.record("2024-02-01")["snapshot"] == first["snapshot"]
     assert shop.record("2024-02-01")["rows_read"] == 0
+
+
+def test_a_feed_that_has_stopped_is_told(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    def told(day: str) -> list[str]:
+        caplog.clear()
+        assert shop.night(day=day) == 0
+        table = ingest_table(shop.record(day))
+        assert table
+        assert ["day of the newest purchase", newest] in table.rows
+        return [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+    newest = "2024-01-05"
+    shop.write(
+        "1.csv", csv([("u", "i", T0 + 4 * DAY), ("u", "j", T0), ("v", "j", T0 + 5 * DAY - 1)])
+    )
+    assert told("2024-01-05") == told("2024-01-08") == []
+    said = "the newest purchase is of 2024-01-05, {} days before this night: has the feed stopped?"
+    assert told("2024-01-09") == [said.format(4)]
+    assert told("2024-01-26") == [said.format(21)]
+    shop.write("2.csv", csv([("w", "i", T0 + 30 * DAY)]))
+    assert told("2024-01-26") == []  # done again: it goes on after that night
+    newest = "2024-01-31"
+    assert told("2024-02-01") == []
+
+
+def test_an_order_tells_nothing_of_a_feed(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    shop.write("a.csv", "user_id,item_id,pos\nu,b,2\nu,c,10\n")
+    shop.flags = ["--source.columns.order", "pos"]
+    assert shop.night() == 0
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
+    assert shop.record()["newest_purchase"] is None
 
 
 def test_purchases_after_the_night_wait_for_theirs(shop: Shop) -> None:
