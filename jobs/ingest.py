@@ -17,13 +17,16 @@ from jobs.snapshot import make_snapshot
 from rum_core.data.blocks import columns_of
 from rum_core.data.books import balance
 from rum_core.data.formats import read_blocks
-from rum_core.data.interactions import INTERACTIONS, REJECTED, Work, groups, take_in
+from rum_core.data.interactions import Work, groups, take_in
 from rum_core.data.ledger import (
+    INTERACTIONS,
+    REJECTED,
     ROWS,
     Ledger,
     News,
     batch_folder,
     find_news,
+    left_behind,
     seen_again,
     with_batch,
     with_empty,
@@ -160,7 +163,10 @@ def _add(
             )
         before.check_stands(store)
         _move_in(store, staged, INTERACTIONS, news.batch)
+        left = left_behind(store, ledger)  # before: then none is of an ingest that may still count
         ledger.save(store, before)
+        for folder in left:
+            store.remove(folder)
     return ledger, said
 
 

@@ -16,14 +16,13 @@ import pyarrow.parquet as pq
 from rum_core import schema
 from rum_core.data.cleaning import clean
 from rum_core.data.formats import read_blocks
-from rum_core.data.ledger import ROWS
+from rum_core.data.ledger import INTERACTIONS, REJECTED, ROWS
 from rum_core.data.plan import Plan, check_columns
 from rum_core.data.sources import IngestError, SourceFile, telling
 from rum_core.settings import Source
 from rum_core.store.checksum import sha256
 from rum_core.store.layout import Store
 
-INTERACTIONS, REJECTED = "interactions", "rejected"
 GROUP_BYTES = 64 << 20  # of files that one worker takes in at a time
 
 

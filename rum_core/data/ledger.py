@@ -1,8 +1,9 @@
 """The list of what counts among the interactions: which files were taken in, as which batch.
 
 `interactions/_ingest.json` is written in one atomic step, the commit of a batch; a batch folder
-that it does not name is a leftover. A file is known by its name and its checksum. Each batch names
-its parquet parts, of interactions and of rejected lines, with their checksums and rows.
+that it does not name is a leftover, which the next commit removes. A file is known by its name and
+its checksum. Each batch names its parquet parts, of interactions and of rejected lines, with their
+checksums and rows.
 """
 
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,8 @@ from rum_core.data.sources import IngestError, SourceFile
 from rum_core.settings import Source
 from rum_core.store.layout import Store, StoreError, fingerprint
 
-LEDGER = "interactions/_ingest.json"
+TABLES = INTERACTIONS, REJECTED = "interactions", "rejected"
+LEDGER = f"{INTERACTIONS}/_ingest.json"
 ROWS = ("rows_read", "rows_kept", "rows_bad", "rows_rule")
 
 
@@ -85,13 +87,20 @@ class Ledger:
         return [
             (part, live)
             for batch, live in sorted(names.items())
-            for part in store.files(batch_folder("interactions", batch))
+            for part in store.files(batch_folder(INTERACTIONS, batch))
         ]
 
 
 def batch_folder(table: str, batch: str) -> str:
     """Where the parts of a batch lie in one of the two tables."""
     return f"{table}/batch={batch}"
+
+
+def left_behind(store: Store, ledger: Ledger) -> list[str]:
+    """Batch folders that a list does not name: of nights that were refused or cut off."""
+    there = [f"{table}/{name}" for table in TABLES for name in store.children(table)]
+    named = {batch_folder(table, batch) for table in TABLES for batch in ledger.batches}
+    return [folder for folder in there if "/batch=" in folder and folder not in named]
 
 
 @dataclass(frozen=True)

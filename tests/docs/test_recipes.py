@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from jobs import ingest
 from rum_core.store.layout import Store
 from rum_core.store.publish import FILE, night_path, read_latest
 from tests.docs.conftest import EVIL, NIGHTS
+from tests.nights import without_ray
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
 FENCE = re.compile(r"^```(\w+) name=([\w-]+)(?: after=([\w-]+))?\n(.*?)^```$", re.M | re.S)
@@ -145,6 +147,35 @@ def test_duckdb_categories(recipe: Recipe, published: dict[str, list[str]]) -> N
         for category in {item.split("-")[0] for item in items}:
             wanted[category] = wanted.get(category, 0) + 1
     assert {category: lists for category, lists, _ in rows} == wanted
+
+
+def test_duckdb_lines_that_count(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--store", "store", "--source.path", "log", "--source.columns.time", "time"]
+    words += ["--source.changed", "replace", "--run-date", "2026-11-22"]
+    (tmp_path / "log").mkdir()
+
+    def night(name: str, *lines: str) -> int:
+        rows = "".join(f"{line}\n" for line in ("user_id,item_id,time", *lines))
+        (tmp_path / "log" / name).write_text(rows)
+        with without_ray():
+            return ingest.main(words)
+
+    assert night("a.csv", "u,i,1700000000", "u,j,1700000001") == 0
+    assert night("b.csv", "v,i,1700000002") == 0
+    assert night("a.csv", "u,i,1700000000", "u,k,1700000001") == 0  # in place of its former lines
+    assert night("c.csv", "w,i,never") == 2
+    counted = next((tmp_path / "store/interactions").glob("batch=*"))
+    shutil.copytree(counted, counted.with_name("batch=0000000001"))  # of a night that was cut off
+    log = recipe("duckdb-log")["log"]
+    assert log.columns == ["user_id", "item_id", "time", "invoice", "file", "line"]
+    found = [(*row[:2], *row[4:]) for row in log.fetchall()]
+    assert found == [("u", "i", "a.csv", 2), ("u", "k", "a.csv", 3), ("v", "i", "b.csv", 2)]
+    names: dict[str, Any] = {}
+    exec(code_of("duckdb-log").replace("interactions/*", "rejected/*"), names)
+    assert names["log"].fetchall() == []  # the line that was refused
 
 
 def test_postgres_copy(

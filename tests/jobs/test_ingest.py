@@ -660,6 +660,32 @@ def test_a_batch_that_never_counted_leaves_nothing(shop: Shop) -> None:
     assert list((shop.folder / "store" / "_staging").glob("*")) == []
 
 
+def test_refused_lines_stay_until_a_batch_counts(shop: Shop) -> None:
+    shop.flags = [*shop.flags, "--source.max-rejected", "0.1"]
+    shop.write("1.csv", csv(PURCHASES[:10]) + "u,i,never\n")
+    assert shop.night() == 0
+    shop.write("2.csv", "user_id,item_id,time\n" + "u,i,soon\n" * 9)
+    assert shop.night() == shop.night() == 2
+    counted, refused = (
+        {row["content"] for row in rows} for rows in sorted(rejected_rows(shop).values(), key=len)
+    )
+    assert (counted, refused) == ({"u,i,never"}, {"u,i,soon"})
+    left = shop.folder / "store" / "interactions" / "batch=0123456789" / "part-00000.parquet"
+    left.parent.mkdir()  # of a night that was cut off before it counted
+    left.write_text("")
+    shop.write("2.csv", csv(PURCHASES[10:]))
+    assert shop.night() == 0
+    assert [{row["content"] for row in rows} for rows in rejected_rows(shop).values()] == [counted]
+    assert not left.parent.exists()
+    assert shop.histories() == expected(PURCHASES)
+
+
+def rejected_rows(shop: Shop) -> dict[str, list[dict[str, object]]]:
+    """Rejected lines by batch."""
+    parts = (shop.folder / "store" / "rejected").glob("batch=*/*.parquet")
+    return {p.parent.name: pq.read_table(p, partitioning=None).to_pylist() for p in parts}
+
+
 @pytest.mark.parametrize("step", ["take_in", "with_batch"])
 def test_an_ingest_that_another_was_faster_than_leaves_alone_what_counts(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str
