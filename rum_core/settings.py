@@ -37,6 +37,7 @@ Level = Literal["item", "feature"]
 FEATURES = 4  # K of the feature level where none is given
 # of other models than rum: sasrec and dream validate no better than they began for 10 to 27 epochs
 OTHER_EPOCHS, OTHER_PATIENCE = 100, 30
+START_RATE = 0.0005  # where training begins with counted transitions: a larger one forgets them
 Column = int | str
 ENV_PREFIX = "RUM_"
 LARGEST_FILE = 1_000_000  # characters of a settings file
@@ -157,6 +158,7 @@ class History(Section):
 
 
 TRANSITIONS = "transitions"  # RUM with them, where a field is marked
+START = "start"  # RUM that begins with them
 
 
 def _of(*models: str) -> dict[str, Any]:
@@ -221,6 +223,12 @@ class Model(Section):
         "(not in the paper); gap, decay and what follows them in this list say how",
         json_schema_extra=_of("rum item"),
     )
+    start: Literal["counted", "random"] = Field(
+        "counted",
+        description="feature level: what training begins with: what was bought after what, counted "
+        "as for transitions, as far as D dimensions hold it (not in the paper), or random numbers",
+        json_schema_extra=_of("rum feature"),
+    )
     item_bias: bool = Field(
         True,
         description="an item's own score b_i, added to p_u . q_i (not in the paper)",
@@ -253,7 +261,7 @@ class Model(Section):
         le=100_000,
         description="itemknn, seqknn, ease, transitions: items that a purchase speaks for, those "
         "with the largest weights",
-        json_schema_extra=_of(*OF_NEIGHBOURS, TRANSITIONS),
+        json_schema_extra=_of(*OF_NEIGHBOURS, TRANSITIONS, START),
     )
     decay: float = Field(
         0.85,
@@ -276,7 +284,7 @@ class Model(Section):
         "chosen on validation before anything is learned, one after another from few values, "
         "beginning with those given, and changed where another validates better by two standard "
         "errors; given: they are as given, as always with train.patience = 0",
-        json_schema_extra=_of("seqknn", TRANSITIONS),
+        json_schema_extra=_of("seqknn", TRANSITIONS, START),
     )
     gap: int = Field(
         10,
@@ -284,21 +292,21 @@ class Model(Section):
         le=1000,
         description="seqknn, transitions: purchases from the first of a pair to the second, at "
         "most",
-        json_schema_extra=_of("seqknn", TRANSITIONS),
+        json_schema_extra=_of("seqknn", TRANSITIONS, START),
     )
     gap_decay: float = Field(
         0.9,
         gt=0,
         le=1,
         description="seqknn, transitions: weight of a pair beside one that is a purchase nearer",
-        json_schema_extra=_of("seqknn", TRANSITIONS),
+        json_schema_extra=_of("seqknn", TRANSITIONS, START),
     )
     backward: float = Field(
         0.1,
         ge=0,
         le=1,
         description="seqknn, transitions: weight of a pair in the other direction",
-        json_schema_extra=_of("seqknn", TRANSITIONS),
+        json_schema_extra=_of("seqknn", TRANSITIONS, START),
     )
     from_power: float = Field(
         0.3,
@@ -306,7 +314,7 @@ class Model(Section):
         le=1,
         description="seqknn, transitions: pairs are divided by this power of the purchases of the "
         "item that speaks",
-        json_schema_extra=_of("seqknn", TRANSITIONS),
+        json_schema_extra=_of("seqknn", TRANSITIONS, START),
     )
     to_power: float = Field(
         0.15,
@@ -314,7 +322,7 @@ class Model(Section):
         le=1,
         description="seqknn, transitions: and by this power of those of the item that it speaks "
         "for",
-        json_schema_extra=_of("seqknn", TRANSITIONS),
+        json_schema_extra=_of("seqknn", TRANSITIONS, START),
     )
     ease_l2: float = Field(
         100.0,
@@ -360,9 +368,15 @@ class Model(Section):
         return self.name == "rum" and self.level == "item" and self.transitions
 
     @property
+    def starts_counted(self) -> bool:
+        """Whether it is RUM whose training begins with counted transitions."""
+        return self.name == "rum" and self.level == "feature" and self.start == "counted"
+
+    @property
     def chooses_pairs(self) -> bool:
         """Whether it counts pairs in a way that is chosen on validation."""
-        return self.pairs == "chosen" and (self.counts or self.name == "seqknn")
+        counting = self.counts or self.starts_counted or self.name == "seqknn"
+        return self.pairs == "chosen" and counting
 
     def used(self) -> dict[str, Any]:
         """The settings that mean something to the model chosen."""
@@ -375,9 +389,8 @@ class Model(Section):
 
     def _others(self) -> list[str]:
         found = []
-        chosen = {self.name, f"{self.name} {self.level}"} | (
-            {TRANSITIONS} if self.counts else set()
-        )
+        marks = {TRANSITIONS: self.counts, START: self.starts_counted}
+        chosen = {self.name, f"{self.name} {self.level}"} | {m for m, so in marks.items() if so}
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra
             models = extra.get("models") if isinstance(extra, dict) else None
@@ -402,7 +415,12 @@ class Train(Section):
         "customers have bought them",
     )
     optimizer: Literal["sgd", "adam"] = Field("adam", description="sgd, or adam")
-    learning_rate: float = Field(0.003, gt=0, le=100, description="step size")
+    learning_rate: float = Field(
+        0.003,
+        gt=0,
+        le=100,
+        description=f"step size; default of a feature level that begins counted: {START_RATE}",
+    )
     l2: float = Field(0.0, ge=0, le=10, description="lambda of eq 5, on the rows a batch uses")
     dropout: float = Field(
         0.5, ge=0, lt=1, description="share of an item embedding's entries dropped in training"
@@ -690,10 +708,13 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _defaults_of_the_model(self) -> "Settings":
+        usual: dict[str, Any] = {}
         if self.model.name != "rum":
-            slow = {"epochs": OTHER_EPOCHS, "patience": OTHER_PATIENCE}
-            missing = {n: v for n, v in slow.items() if n not in self.train.model_fields_set}
-            object.__setattr__(self, "train", self.train.model_copy(update=missing))
+            usual = {"epochs": OTHER_EPOCHS, "patience": OTHER_PATIENCE}
+        elif self.model.starts_counted:
+            usual = {"learning_rate": START_RATE}
+        missing = {n: v for n, v in usual.items() if n not in self.train.model_fields_set}
+        object.__setattr__(self, "train", self.train.model_copy(update=missing))
         return self
 
     @model_validator(mode="after")

@@ -28,6 +28,7 @@ from rum_core.training.optimizers import Optimizers
 from rum_core.training.pairs import Pairs, choose, with_pairs
 from rum_core.training.past import Past
 from rum_core.training.sampling import Bought
+from rum_core.training.start import begin_counted
 from rum_core.training.step import Worker, step
 from rum_core.training.validation import first_best, held_back, validate
 
@@ -132,7 +133,8 @@ def fit(
         if progress.finished:
             continue
         cut, histories, catalog = given[phase]
-        model, optimizers = _first_values(settings, histories, catalog, worker)
+        part = cut.part(histories, PARTS[phase])
+        model, optimizers = _first_values(settings, part, catalog, worker)
         if resume and resume.progress.phase == phase:
             _restore(model, optimizers, resume, len(histories), worker)
         having = settings, histories, catalog, cut, worker
@@ -180,16 +182,18 @@ def phases_of(settings: Settings, cut: Cut, histories: Histories) -> list[PhaseN
 
 
 def _first_values(
-    settings: Settings, histories: Histories, catalog: Catalog, worker: Worker
+    settings: Settings, part: Histories, catalog: Catalog, worker: Worker
 ) -> tuple[Network, Optimizers]:
     model: Network = made_by(settings.model.name)(
         settings.model,
         len(catalog),
-        len(histories),
+        len(part),
         settings.train.seed,
         worker.rank,
         worker.world,
     ).to(worker.device)
+    if settings.model.starts_counted:
+        begin_counted(model, part, catalog, settings, worker)
     return model, Optimizers(model, settings.train)
 
 

@@ -236,7 +236,7 @@ def ndcg_by_oracle(
 
 @pytest.mark.parametrize("level", ["item", "feature"])
 def test_validation_is_the_ndcg_of_the_part_after_fit(level: str) -> None:
-    chosen = settings_of(level, {"init_std": 0.5}, patience=9)
+    chosen = settings_of(level, {"init_std": 0.5, "start": "random"}, patience=9)
     worker, said = Worker(), []
     for state in fit(chosen, HISTORIES, CATALOG, worker):
         if state.progress.phase == "select":

@@ -20,6 +20,7 @@ class Contender:
     preset: str = ""  # the paper's settings, searched in the paper's grid
     transitions: bool = False
     wide: bool = False
+    start: str = "counted"
 
 
 # beyond the defaults: twice the dimensions, the dropout that they need, and the patience, for their
@@ -31,6 +32,7 @@ CONTENDERS: dict[str, Contender] = {
     "rum-wide": Contender("rum", transitions=True, wide=True),
     "rum-item": Contender("rum"),
     "rum-feature": Contender("rum", "feature"),
+    "rum-feature-random": Contender("rum", "feature", start="random"),
     **{name: Contender(name) for name in MODELS if name != "rum"},
     "paper-rum-item": Contender("rum", "item", "paper_item"),
     "paper-rum-feature": Contender("rum", "feature", "paper_feature"),
@@ -58,6 +60,8 @@ def settings_of(
     values = _log(log)
     of_paper = read_toml(chosen.preset) if chosen.preset else {}
     kind = {"name": chosen.name, "level": chosen.level, "transitions": chosen.transitions}
+    if not chosen.preset:
+        kind["start"] = chosen.start
     wide = WIDE if chosen.wide else {}
     values["model"] = {**of_paper.get("model", {}), **kind, **wide.get("model", {})}
     values["train"] = {**of_paper.get("train", {}), "serve": "train", **wide.get("train", {})}
