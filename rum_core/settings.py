@@ -806,10 +806,13 @@ def load(argv: list[str] | None = None, *, prog: str = "rum", about: str = "") -
     Raises SettingsError with one line that names the setting; `--help` prints and exits.
     """
     parser = _Parser(
-        prog=prog, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog=prog,
+        description=about,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file, or a preset's name")
-    early = _Parser(add_help=False)
+    early = _Parser(add_help=False, allow_abbrev=False)
     early.add_argument("--config")
     argv = [_underscored(word) for word in argv or []]
     config, _ = early.parse_known_args(argv)

@@ -32,6 +32,9 @@ def test_both_spellings_of_a_flag(flag):
     ("argv", "names"),
     [
         (["--model.levle", "item"], "model.levle"),
+        (["--forc"], "--forc"),
+        (["--train.epoch", "3"], "--train.epoch"),
+        (["--conf", "demo"], "--conf"),
         (["--model.dim", "0"], "model.dim"),
         (["--model.dim", "many"], "model.dim"),
         (["--history.train_fraction", "1"], "history.train_fraction"),
