@@ -5,6 +5,7 @@ from here. Unknown names are refused everywhere.
 """
 
 import argparse
+import json
 import os
 import tomllib
 from datetime import UTC, date, datetime
@@ -24,6 +25,7 @@ from pydantic import (
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -111,7 +113,7 @@ class Source(Section):
     drop: tuple[str, ...] = Field(
         (),
         description="SQL conditions over the log's columns (c0, c1, ... without a header); a line "
-        "that meets one is dropped and counted",
+        "that meets one is dropped and counted; a flag holds one condition, or a JSON list",
     )
     items: Location = Field(
         "",
@@ -814,10 +816,25 @@ def load(argv: list[str] | None = None, *, prog: str = "rum", about: str = "") -
     parser.add_argument("--config", metavar="FILE", help="TOML file, or a preset's name")
     early = _Parser(add_help=False, allow_abbrev=False)
     early.add_argument("--config")
-    argv = [_underscored(word) for word in argv or []]
-    config, _ = early.parse_known_args(argv)
+    early.add_argument("--source.drop", dest="drop", action="extend", type=_conditions)
+    found, words = early.parse_known_args([_underscored(word) for word in argv or []])
     _refuse_unknown_environment()
-    return _build(read_toml(config.config) if config.config else {}, argv, parser)
+    toml = read_toml(found.config) if found.config else {}
+    flags = {} if found.drop is None else {"source": {"drop": found.drop}}
+    return _build(toml, words, parser, flags)
+
+
+def _conditions(value: str) -> list[str]:
+    """What a flag holds: one condition, with its commas and quotes, or a JSON list of some."""
+    if not value.lstrip().startswith("["):
+        return [value]
+    try:
+        return list(json.loads(value))
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(
+            f"setting source.drop: {one_line(error)[:200]}; give one condition, or a JSON list "
+            'like ["a", "b"]'
+        ) from None
 
 
 def _underscored(word: str) -> str:
@@ -844,7 +861,14 @@ def from_dict(values: dict[str, Any]) -> Settings:
         raise SettingsError(_first(error)) from None
 
 
-def _build(toml: dict[str, Any], argv: list[str], parser: argparse.ArgumentParser) -> Settings:
+def _build(
+    toml: dict[str, Any],
+    argv: list[str],
+    parser: argparse.ArgumentParser,
+    flags: dict[str, Any],
+) -> Settings:
+    """Settings from a file, the environment, a command line, and flags that were read before."""
+
     class Sourced(Settings, BaseSettings):
         model_config = SettingsConfigDict(
             env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
@@ -866,14 +890,16 @@ def _build(toml: dict[str, Any], argv: list[str], parser: argparse.ArgumentParse
                 cli_hide_none_type=True,
                 cli_implicit_flags=True,
             )
-            return cli, env_settings, init_settings
+            return InitSettingsSource(settings_cls, flags), cli, env_settings, init_settings
 
     try:
         built = Sourced(**toml)
     except ValidationError as error:
         raise SettingsError(_first(error)) from None
     except (UnreadableError, RecursionError) as error:  # of a flag or variable that holds JSON
-        raise SettingsError(f"{one_line(error)[:200]}; see --help") from None
+        raise SettingsError(
+            f'{one_line(error)[:200]}; a list or table is given as JSON, like ["a", "b"]'
+        ) from None
     return Settings.model_validate(built.model_dump())
 
 

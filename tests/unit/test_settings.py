@@ -52,6 +52,39 @@ def test_a_wrong_setting_is_named_in_one_line(argv, names):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "conditions"),
+    [
+        (["coalesce(customer, '') = ''"], ("coalesce(customer, '') = ''",)),
+        (["\"Invoice No\" like 'C%'"], ("\"Invoice No\" like 'C%'",)),
+        (["note = 'ü\\d'", "a, b"], ("note = 'ü\\d'", "a, b")),
+        (["a", '["b, \\"c\\"", "d"]'], ("a", 'b, "c"', "d")),
+        (["[]"], ()),
+    ],
+)
+def test_a_flag_holds_one_condition_or_a_json_list(tmp_path, words, conditions):
+    file = tmp_path / "shop.toml"
+    file.write_text('source = { drop = ["x"], name = "shop" }\n')
+    for given in (
+        [w for word in words for w in ("--source.drop", word)],
+        [f"--source.drop={word}" for word in words],
+    ):
+        source = load(["--config", str(file), *given, "--source.header"]).source
+        assert (source.drop, source.name) == (conditions, "shop")
+
+
+@pytest.mark.parametrize("value", ["[a] = 1", '["a"', "[1]"])
+def test_what_is_no_json_list_of_conditions_is_told(value):
+    with pytest.raises(SettingsError, match=r"^setting source\.drop[^\n]*$"):
+        load(["--source.drop", value])
+
+
+def test_a_variable_that_is_no_json_is_told_how_it_is_given(monkeypatch):
+    monkeypatch.setenv("RUM_SOURCE__DROP", "a, b")
+    with pytest.raises(SettingsError, match="as JSON, like"):
+        load([])
+
+
 def test_unknown_names_are_refused_in_file_and_environment(tmp_path, monkeypatch):
     file = tmp_path / "shop.toml"
     file.write_text("[model]\nlevle = 'item'\n")
