@@ -143,6 +143,7 @@ def rum(
     chosen = _night_of(arguments, run_date)
     store = Store.open(chosen.store)
     with night_lock(store) as still_mine:
+        store.mark()
         sweep(store)
         if work == "train":
             return _train_ahead(store, chosen.night, arguments, mark, still_mine)
@@ -189,7 +190,6 @@ def _jobs(
     still_mine: Callable[[], None],
 ) -> None:
     """The jobs of a night, one after another, on one Ray."""
-    store.mark()
     with ray_cluster(night_folder(mark)) as cluster:
         for verb in verbs:
             job(verb, arguments, store, cluster, still_mine)

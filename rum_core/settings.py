@@ -690,7 +690,11 @@ class Backtest(Section):
 class Settings(Section):
     """All settings of a night."""
 
-    store: Location = Field("store", description="path or URI of everything that is written")
+    store: Location = Field(
+        "store",
+        min_length=1,
+        description="folder or URI of everything that is written, and of nothing else",
+    )
     run_date: date | None = Field(
         None,
         description="the night, as YYYY-MM-DD; purchases up to its end (UTC) count; default: today",

@@ -47,6 +47,7 @@ class Forgotten:
 
 def forget(store: Store, customers: Customers) -> Forgotten:
     """Take customers out of the store. For the holder of its lock; no job may run."""
+    store.check_mark()
     for passing in (STAGING, TRAINING, f"{WITHDRAWN}/{STAGING}"):
         store.remove(passing)
     found: Counter[str] = Counter()

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
 STAGING = "_staging"
+MARK = "store.json"
+BEFORE = ("logs", "lock", STAGING, "lost+found")  # of a folder that is still to become a store
 CHECKSUM = "checksum"  # of a JSON object, the key that its own sha256 lies under
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -58,7 +60,7 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
         if "://" in uri:
             fs, path = pafs.FileSystem.from_uri(_small_in_one_put(uri))
             return fs, path
-        return pafs.LocalFileSystem(), str(Path(uri).absolute())
+        return pafs.LocalFileSystem(), str(Path(os.path.expanduser(uri)).absolute())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise StoreError(f"cannot open {uri}: {one_line(error)}") from None
 
@@ -92,8 +94,8 @@ class Store:
                 "AWS_ENDPOINT_URL, not in the URI"
             )
         store = cls(*filesystem(uri))
-        if store.exists("store.json"):
-            version = store.read_json("store.json").get("format_version")
+        if store.exists(MARK):
+            version = store.read_json(MARK).get("format_version")
             if version != FORMAT_VERSION:
                 raise StoreError(
                     f"store {uri} has format {version}, this program reads {FORMAT_VERSION}: "
@@ -279,9 +281,26 @@ class Store:
                 self.remove(folder)
 
     def mark(self) -> None:
-        """Write the store's format version, the first thing a new store gets."""
-        if not self.exists("store.json"):
-            self.write_json("store.json", {"format_version": FORMAT_VERSION})
+        """Write the store's format version, the first thing a new store gets. StoreError where the
+        folder holds what no night leaves there before, hidden files aside: it is somebody else's.
+        """
+        names = [
+            name for name in self.children("") if name not in BEFORE and not name.startswith(".")
+        ]
+        names += [path for path in self.files(STAGING) if not path.endswith(f"/{MARK}")]
+        if self.exists(MARK):  # looked for last: another process may just have written it
+            return
+        if names:
+            raise StoreError(
+                f"{self.root} is no store (it has no {MARK}) and not empty (it has {names[0]}): "
+                "give a store, or a folder that is new or empty"
+            )
+        self.write_json(MARK, {"format_version": FORMAT_VERSION})
+
+    def check_mark(self) -> None:
+        """StoreError where this is no store, so that nothing in it may be deleted."""
+        if not self.exists(MARK):
+            raise StoreError(f"{self.root} is no store: it has no {MARK}; check the setting store")
 
 
 def with_checksum(value: dict[str, Any]) -> bytes:

@@ -51,6 +51,7 @@ class Outdated:
 def retain(store: Store, nights: int) -> Outdated:
     """Delete what is outdated once the newest `nights` published nights are kept; what that was.
     Nothing is while a record is damaged: it may name what is still needed."""
+    store.check_mark()
     try:
         found = outdated(store, nights)
     except StoreError as error:

@@ -24,7 +24,8 @@ DAMAGED = "damaged"  # of what is said in place of a record
 
 
 def sweep(store: Store) -> list[str]:
-    """Finish or delete what was left behind; the folders deleted."""
+    """Finish or delete what was left behind, in no folder but a store; the folders deleted."""
+    store.check_mark()
     for night in waiting_nights(store):
         recover(store, night)
     wanted = _staged_lists(store)

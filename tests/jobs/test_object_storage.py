@@ -33,6 +33,7 @@ def test_lists_stand_and_memories_go_on_from_night_to_night(bucket: str, tmp_pat
     for night in ("2026-11-20", "2026-11-21"):
         tonight = on(settings, night)
         with night_lock(store):
+            store.mark()
             sweep(store)
             ingest.ingest(tonight, store)
             if night == "2026-11-20":

@@ -65,6 +65,7 @@ def one_night(uri: str, run: int, *, force: bool = False, hold: float = 0) -> bo
     """Publish a run as the flow does; False where the night is published and not forced."""
     store = Store.open(uri)
     with night_lock(store) as still_mine:
+        store.mark()
         sweep(store)
         if published(store, NIGHT) and not force:
             return False

@@ -60,6 +60,36 @@ def test_a_name_counts_only_once_its_file_is_on_the_disk(store, monkeypatch):
     assert store.read_bytes("x.bin") == b"before"
 
 
+@pytest.mark.parametrize(
+    "left", [[], ["logs/x.log", ".lock", "lock/1", ".snapshot/x", "lost+found/x"]]
+)
+def test_a_new_store_is_marked_where_a_night_began(store, left):
+    for path in (*left, "_staging/host.1.abc/store.json"):  # the last of a mark that was cut off
+        store.write_bytes(path, b"x")
+    store.mark()
+    store.check_mark()
+    store.write_bytes("interactions/x", b"x")
+    store.mark()
+
+
+@pytest.mark.parametrize("place", ["disk", "s3"])
+@pytest.mark.parametrize("held", ["training/x", "_staging/x/part", "photo.jpg"])
+def test_what_is_somebody_elses_is_not_marked(request, tmp_path, place, held):
+    other = Store.open(str(tmp_path) if place == "disk" else request.getfixturevalue("bucket"))
+    other.write_bytes(held, b"x")
+    with pytest.raises(StoreError, match=f"is no store .* not empty .*{held.split('/')[0]}"):
+        other.mark()
+    with pytest.raises(StoreError, match="is no store"):
+        other.check_mark()
+    assert other.files("") == [held]
+
+
+def test_a_tilde_is_the_home_of_who_runs_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Store.open("~/store").root == str(tmp_path / "store")
+    assert Store.open("~nobody-of-that-name/x").root.endswith("/~nobody-of-that-name/x")
+
+
 def test_a_newer_format_is_refused(store, tmp_path):
     store.write_json("store.json", {"format_version": 99})
     with pytest.raises(StoreError, match="format 99"):

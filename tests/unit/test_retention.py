@@ -1,13 +1,18 @@
 """Retention keeps what it says, deletes the rest, and nothing else."""
 
 from datetime import date, timedelta
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rum_core.data.snapshots import MANIFESTS, catalog_path, folder
-from rum_core.store.layout import Store
+from rum_core.store.customers import Customers
+from rum_core.store.forget import forget
+from rum_core.store.layout import Store, StoreError
 from rum_core.store.publish import FILE, LATEST, MANIFEST, night_path
 from rum_core.store.retention import retain
 from rum_core.store.rollback import withdrawn
@@ -82,7 +87,13 @@ def test_what_is_left_is_what_it_says(
 ) -> None:
     with TemporaryDirectory() as root:
         store = Store.open(root)
-        always = {"interactions/batch=b/p.parquet", "rejected/batch=b/p.parquet", "logs/x.log"}
+        store.mark()
+        always = {
+            "store.json",
+            "interactions/batch=b/p.parquet",
+            "rejected/batch=b/p.parquet",
+            "logs/x.log",
+        }
         always |= {"models/by-hand/config.json"}
         for path in always:
             store.write_bytes(path, b"{}")
@@ -122,6 +133,7 @@ def test_what_is_left_is_what_it_says(
 
 def test_the_night_that_readers_are_led_to_stays(tmp_path: object) -> None:
     store = Store.open(str(tmp_path))
+    store.mark()
     for number in range(6):
         of_model(store, number, number)
         of_snapshot(store, number)
@@ -132,3 +144,15 @@ def test_the_night_that_readers_are_led_to_stays(tmp_path: object) -> None:
     assert store.children("models") == [model(1), model(4), model(5)]
     assert store.exists(folder(snapshot(1)))
     assert str(said).startswith(f"3 nights ({day(0)} to {day(3)}), 3 models")
+
+
+def test_nothing_is_deleted_from_a_folder_that_is_no_store(tmp_path: Path) -> None:
+    other = Store.open(str(tmp_path))
+    for number in range(6):
+        of_night(other, day(number), number, number, lists=True)
+    before = other.files("")
+    with pytest.raises(StoreError, match="is no store"):
+        retain(other, 2)
+    with pytest.raises(StoreError, match="is no store"):
+        forget(other, Customers(pa.array(["u"])))
+    assert other.files("") == before

@@ -35,6 +35,7 @@ def test_both_spellings_of_a_flag(flag):
         (["--forc"], "--forc"),
         (["--train.epoch", "3"], "--train.epoch"),
         (["--conf", "demo"], "--conf"),
+        (["--store", ""], "store"),
         (["--model.dim", "0"], "model.dim"),
         (["--model.dim", "many"], "model.dim"),
         (["--history.train_fraction", "1"], "history.train_fraction"),

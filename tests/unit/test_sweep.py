@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rum_core.store.layout import Store, write_record
+from rum_core.store.layout import Store, StoreError, write_record
 from rum_core.store.sweep import ABANDONED_SECONDS, BEGUN, sweep
 
 NIGHT = date(2026, 11, 22)
@@ -18,7 +18,9 @@ HERE = socket.gethostname()
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path))
+    store = Store.open(str(tmp_path))
+    store.mark()
+    return store
 
 
 @pytest.fixture
@@ -44,6 +46,15 @@ def test_attempts_of_processes_that_are_gone_are_swept(store: Store, dead: int) 
     unnamed = leave(store, "_staging/abc")
     assert set(sweep(store)) == {theirs, unnamed}
     assert store.files("_staging") == [f"{mine}/part"]
+
+
+def test_nothing_is_swept_from_a_folder_that_is_no_store(tmp_path: Path) -> None:
+    other = Store.open(str(tmp_path))
+    for folder in ("training/runs", "_staging/abc"):
+        leave(other, folder, ABANDONED_SECONDS + 60)
+    with pytest.raises(StoreError, match="is no store"):
+        sweep(other)
+    assert len(other.files("")) == 2
 
 
 def test_what_another_machine_left_goes_after_a_day(store: Store, dead: int) -> None:
