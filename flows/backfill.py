@@ -15,7 +15,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.by_hand import run_by_hand, split_quiet, tell_failure
-from flows.nightly import rum
+from flows.nightly import refuse_future, rum
 from flows.notices import tell
 from rum_core.errors import RumError
 from rum_core.settings import load
@@ -67,6 +67,7 @@ def backfill(
     log.setLevel(logging.INFO)  # before the first night does so
     given = [*(["--config", config] if config else []), *settings]
     chosen, tables = load(given, prog=PROG), []
+    refuse_future(Store.open(chosen.store), last, force=force or chosen.force)
     for night in nights(first, last):
         oldest = kept_from(Store.open(chosen.store), chosen.keep.nights)
         if oldest and night < oldest:

@@ -31,7 +31,7 @@ from rum_core.settings import Settings, load
 from rum_core.store.checkpoint import model_dir
 from rum_core.store.layout import Store, read_record, write_record
 from rum_core.store.lock import night_lock
-from rum_core.store.publish import FILE, is_published, night_path, published
+from rum_core.store.publish import FILE, is_published, night_path, published, published_nights
 from rum_core.store.retention import kept_from, retain
 from rum_core.store.sweep import sweep
 
@@ -152,6 +152,7 @@ def rum(
             log.info("%s is already published; --force does it again", chosen.night)
         else:
             _refuse_outdated(store, chosen)
+            refuse_future(store, chosen.night, force=chosen.force)
             _jobs(store, tuple(STORY), arguments, mark, still_mine)
             audit_and_publish(chosen, _run_id(chosen.night), still_mine)
             sweep(store)  # what attempts of this night left that were cut off
@@ -179,6 +180,23 @@ def _refuse_outdated(store: Store, chosen: Settings) -> None:
         raise OutdatedError(
             f"{chosen.night} is older than {oldest}, the oldest of the {chosen.keep.nights} nights "
             "that are kept: raise keep.nights, or ask for a later night"
+        )
+
+
+class FutureError(RumError):
+    """A night that has not come: readers would be led to its lists until it has."""
+
+
+def refuse_future(store: Store, night: date, *, force: bool) -> None:
+    """FutureError for a night after today, unless all that is published is of such nights too, as
+    where a clock is wrong."""
+    today = datetime.now(UTC).date()
+    if night <= today or force:
+        return
+    if any(day <= today and is_published(store, day) for day in published_nights(store)):
+        raise FutureError(
+            f"{night} is later than today, {today}: readers would be served its lists until then; "
+            "mend the date, or add --force"
         )
 
 

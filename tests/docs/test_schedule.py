@@ -24,6 +24,7 @@ COMMAND = re.compile(r"^    \.venv/bin/python (-c \".*?\")$", re.M | re.S)
         (1, 3, ""),
         (1, 4, "the newest purchase is of "),
         (2, 4, "the newest lists are of "),
+        (-1, None, "the newest lists are of "),
         (None, None, "nothing is pub"),
     ],
 )

@@ -1,12 +1,13 @@
 """The flow on a night that is published: what it leaves and what it makes up for."""
 
 import os
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from flows import backfill as backfilling
 from flows import nightly as module
-from flows.nightly import rum
+from flows.nightly import FutureError, refuse_future, rum
 from rum_core.evaluation.report import report_path, save_report
 from rum_core.store.layout import Store, StoreError
 from rum_core.store.publish import MANIFEST, night_path
@@ -46,3 +47,49 @@ def test_a_folder_that_is_no_store_is_left_as_it_is(
     with pytest.raises(StoreError, match="is no store"):
         rum.fn(run_date=NIGHT, work=work, settings=("--store", str(tmp_path)))
     assert theirs.exists()
+
+
+def publish_of(store: Store, *days: date) -> None:
+    store.mark()
+    for day in days:
+        store.write_json(f"{night_path(day)}/{MANIFEST}", {"run_id": "it", "files": []})
+
+
+def test_a_night_later_than_today_is_refused_where_readers_have_one(tmp_path) -> None:
+    store, today = Store.open(str(tmp_path)), datetime.now(UTC).date()
+    later = today + timedelta(days=1)
+    refuse_future(store, later, force=False)  # the first night, on a machine whose clock is wrong
+    publish_of(store, later)
+    refuse_future(store, later + timedelta(days=1), force=False)
+    publish_of(store, today)
+    refuse_future(store, today, force=False)
+    refuse_future(store, later, force=True)
+    with pytest.raises(FutureError, match=rf"^{later} is later than today, {today}: .*--force$"):
+        refuse_future(store, later, force=False)
+
+
+@pytest.mark.parametrize("forced", ["", "parameter", "setting"])
+def test_the_flows_ask_for_no_night_later_than_today(
+    forced: str, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, today = Store.open(str(tmp_path)), datetime.now(UTC).date()
+    publish_of(store, today)
+    monkeypatch.setattr(module, "guarded", lambda: "mark")
+    done: list[str] = []
+
+    def jobs(*_: object, **__: object) -> None:
+        done.append("jobs")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_jobs", jobs)
+    words = ("--store", str(tmp_path), *(["--force"] if forced == "setting" else []))
+    later, force = today + timedelta(days=3650), forced == "parameter"
+    ends = KeyboardInterrupt if forced else FutureError
+    with pytest.raises(ends):
+        rum.fn(run_date=later, force=force, settings=words)
+    monkeypatch.setattr(backfilling, "rum", jobs)
+    with pytest.raises(ends):
+        backfilling.backfill.fn(today, later, force=force, settings=words)
+    assert len(done) == (2 if forced else 0)
+    with pytest.raises(KeyboardInterrupt):  # training ahead looks for the next night itself
+        rum.fn(work="train", run_date=today, settings=words)
