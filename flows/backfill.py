@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 
 from flows.by_hand import run_by_hand, split_quiet, tell_failure
 from flows.nightly import refuse_future, rum
-from flows.notices import tell
+from flows.notices import notification_block, tell
 from rum_core.errors import RumError
 from rum_core.settings import load
 from rum_core.store.layout import Store
@@ -65,6 +65,8 @@ def backfill(
         the paths of the published tables
     """
     log.setLevel(logging.INFO)  # before the first night does so
+    if notify:
+        notification_block(notify)
     given = [*(["--config", config] if config else []), *settings]
     chosen, tables = load(given, prog=PROG), []
     refuse_future(Store.open(chosen.store), last, force=force or chosen.force)

@@ -22,7 +22,7 @@ from flows.artifacts import show_night
 from flows.by_hand import run_by_hand, split_quiet, tell_failure
 from flows.guard import guarded, night_folder
 from flows.job import JobFailedError, run_job
-from flows.notices import tell
+from flows.notices import notification_block, tell
 from flows.ray_cluster import Cluster, ClusterError, ray_cluster
 from flows.release import release
 from rum_core.errors import RumError, one_line
@@ -137,6 +137,8 @@ def rum(
         the path of the published table, or of the new model
     """
     log.setLevel(logging.INFO)
+    if notify:
+        notification_block(notify)
     mark = guarded()
     arguments = [*(["--config", config] if config else []), *(["--force"] if force else [])]
     arguments += [*settings, *(["--no-gate.enabled"] if publish_bad else [])]
