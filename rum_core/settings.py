@@ -560,7 +560,11 @@ class Evaluate(Section):
         7, ge=1, le=365, description="days after a published list in which purchases count for it"
     )
     trend_nights: int = Field(
-        30, ge=0, le=365, description="published nights in the report's trend"
+        30,
+        ge=0,
+        le=365,
+        description="published nights in the report's trend, and how many earlier lists are "
+        "followed; 0: none, and what a holdout shows (rules.holdout) is not measured",
     )
     alpha_users: int = Field(
         500,

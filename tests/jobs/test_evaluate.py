@@ -72,3 +72,17 @@ def test_the_figures_do_not_depend_on_the_parts_of_a_snapshot(tmp_path: Path, us
     assert {*tables[0]["protocol"].to_pylist()} >= {FOLLOWING, HELD_OUT["user"], ALPHA}
     for one, other in zip(tables[0].to_pylist(), tables[1].to_pylist(), strict=True):
         assert one == pytest.approx(other)
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_as_many_earlier_lists_are_followed_as_the_trend_has_nights(tmp_path: Path) -> None:
+    shop = Nights(tmp_path)
+    for night, model in zip(NIGHTS[:3], ("first", None, None), strict=True):
+        shop.night(night, model)
+    settings = shop.settings(NIGHTS[2])
+    for shown in range(3):
+        some = settings.evaluate.model_copy(update={"trend_nights": shown})
+        evaluate.evaluate(settings.model_copy(update={"evaluate": some}), shop.store)
+        rows = shop.store.read_table(evaluations_path(settings.night)).to_pylist()
+        lists = {r["segment"] for r in rows if r["protocol"] == FOLLOWING}
+        assert lists == {f"list {night}" for night in NIGHTS[2 - shown : 2]}
