@@ -19,7 +19,6 @@ from rum_core import schema
 from rum_core.data.cuts import TimeCut, cut_of
 from rum_core.data.histories import Histories
 from rum_core.data.snapshots import each_part, latest_snapshot, load_snapshot
-from rum_core.errors import RumError
 from rum_core.evaluation.alphas import alpha_rows
 from rum_core.evaluation.following import (
     PUBLISHED,
@@ -43,7 +42,7 @@ from rum_core.evaluation.tables import interval, percent
 from rum_core.progress import counting
 from rum_core.ranking.rules import HOLDOUT
 from rum_core.settings import Settings
-from rum_core.store.checkpoint import SavedModel, load_model
+from rum_core.store.checkpoint import SavedModel, load_model, named_models
 from rum_core.store.layout import Store, read_record, write_record
 from rum_core.store.publish import FILE, is_published, night_path, published_nights
 
@@ -58,10 +57,7 @@ def evaluate(settings: Settings, store: Store) -> None:
     """Write the night's evaluations and its record."""
     began = time.monotonic()
     night = settings.night
-    train = read_record(store, night, "train")
-    if train is None:
-        raise RumError(f"no model was named for the night {night}: run jobs/train.py first")
-    model = load_model(store, train["evaluated_model_id"])
+    model = load_model(store, named_models(store, night)["evaluated_model_id"])
     key = work_key(settings, model)
     former = None if settings.force else same_work(store, settings, key)
     rows, found = former or measure(settings, store, model)

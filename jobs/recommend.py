@@ -33,7 +33,7 @@ from rum_core.ranking.ranking import POPULAR, Ranker, RankError, Ranking, candid
 from rum_core.ranking.rules import Rules, read_rules
 from rum_core.settings import Settings
 from rum_core.store.carry import Former, carry, former_lists
-from rum_core.store.checkpoint import SavedModel, has_model, load_model
+from rum_core.store.checkpoint import SavedModel, load_model, named_models
 from rum_core.store.layout import Store, StoreError, read_record, write_record
 from rum_core.store.memories import Memories, tidy
 from rum_core.store.staged import count, is_whole, rows_in, ruled, settle, without_list
@@ -126,7 +126,7 @@ def recommend(settings: Settings, store: Store) -> None:
     night = settings.night
     ingest = read_record(store, night, "ingest") or {}
     snapshot = load_snapshot(store, ingest.get("snapshot") or latest_snapshot(store, night))
-    model = load_model(store, served_model(store, settings))
+    model = load_model(store, named_models(store, night)["model_id"])
     chosen = settings.recommend
     candidates = None
     if chosen.candidates:
@@ -310,25 +310,6 @@ def _ranked(store: Store, staged: str, users: int, top_n: int) -> Callable[[], s
         return so_far(done, users, "customers ranked", time.monotonic() - began) if done else ""
 
     return look
-
-
-def served_model(store: Store, settings: Settings) -> str:
-    """The model that the night's training named, else the newest one up to the night."""
-    train = read_record(store, settings.night, "train")
-    if train:
-        return str(train["model_id"])
-    dated = [
-        (str(store.read_json(f"models/{name}/config.json").get("run_date", "")), name)
-        for name in store.children("models")
-        if has_model(store, name)
-    ]
-    dated = [found for found in dated if found[0] <= settings.night.isoformat()]
-    if not dated:
-        raise StoreError(
-            f"there is no model in {store.root} for the night {settings.night}: "
-            "run jobs/train.py first"
-        )
-    return max(dated)[1]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,6 +5,7 @@ config.json is there: it is written last, and names the other files with their c
 """
 
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +21,14 @@ from rum_core.data.catalog import Catalog
 from rum_core.errors import DamagedError, one_line
 from rum_core.models.stored import check_stored
 from rum_core.store.checksum import check, digest
-from rum_core.store.layout import Store, StoreError, parquet_bytes, safe_name, with_checksum
+from rum_core.store.layout import (
+    Store,
+    StoreError,
+    parquet_bytes,
+    read_record,
+    safe_name,
+    with_checksum,
+)
 
 FILES = "files"  # of config.json: the checksums of the model's other files
 
@@ -59,6 +67,15 @@ def model_dir(model_id: str) -> str:
 def has_model(store: Store, model_id: str) -> bool:
     """Whether a whole model of this id is there."""
     return store.exists(f"{model_dir(model_id)}/config.json")
+
+
+def named_models(store: Store, night: date) -> dict[str, Any]:
+    """The record of a night's training: `model_id` names the model that is served,
+    `evaluated_model_id` the one that is measured. StoreError where there is none."""
+    record = read_record(store, night, "train")
+    if record is None:
+        raise StoreError(f"no model was named for the night {night}: run jobs/train.py first")
+    return record
 
 
 def save_model(store: Store, model: SavedModel) -> None:

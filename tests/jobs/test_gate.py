@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jobs import evaluate, ingest, recommend
 from rum_core.evaluation.gate import GateError
 from rum_core.ranking.ranking import RankError
 from rum_core.settings import Settings, from_dict
 from rum_core.store.checkpoint import load_model, save_model
-from rum_core.store.layout import Store, read_record
+from rum_core.store.layout import Store, StoreError, read_record
 from rum_core.store.publish import LATEST, published, read_latest
 from rum_core.store.retention import kept_from, retain
 from rum_core.store.sweep import sweep
@@ -196,6 +198,16 @@ def test_a_model_of_a_stopped_night_is_not_used_again(shop: Shop) -> None:
     shop.night(7)
     mended = read_record(shop.store, shop.settings(7).night, "train") or {}
     assert mended["trained_on"] == "2024-01-08"
+
+
+@by_day
+@pytest.mark.parametrize("job", [evaluate.evaluate, recommend.recommend])
+def test_a_night_that_named_no_model_has_none(shop: Shop, job: Callable[..., None]) -> None:
+    shop.night(0)
+    shop.write(1)
+    ingest.ingest(shop.settings(1), shop.store)
+    with pytest.raises(StoreError, match=r"the night 2024-01-02: run jobs/train\.py first$"):
+        job(shop.settings(1), shop.store)
 
 
 @by_day
