@@ -7,7 +7,7 @@ and itself without memory; published lists meet the purchases of the days after 
 import logging
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,17 @@ from rum_core.evaluation.measure import (
     training_counts,
 )
 from rum_core.evaluation.metrics import LABELS, METRICS
-from rum_core.evaluation.protocols import ALL, FOLLOWING, HELD_OUT, LIFT, PAPER, bought_by, draw
+from rum_core.evaluation.protocols import (
+    ALL,
+    FOLLOWING,
+    HELD_OUT,
+    LIFT,
+    PAPER,
+    Window,
+    bought_by,
+    days_after,
+    draw,
+)
 from rum_core.evaluation.report import earlier_nights, evaluations_path
 from rum_core.evaluation.tables import interval, percent
 from rum_core.progress import counting
@@ -44,7 +54,7 @@ from rum_core.ranking.rules import HOLDOUT
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel, load_model, named_models
 from rum_core.store.layout import Store, read_record, write_record
-from rum_core.store.publish import FILE, is_published, night_path, published_nights
+from rum_core.store.publish import FILE, is_published, night_path, published, published_nights
 
 log = logging.getLogger("rum")
 
@@ -206,27 +216,26 @@ def following(settings: Settings, store: Store) -> list[Row]:
     snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
     # a holdout is small enough as it is
     share = 1.0 if settings.rules.holdout else share_of(settings, snapshot.users)
+    windows = [_window(store, day, settings) for day in former]
     known, drawn = np.zeros((len(former), len(snapshot.catalog)), np.int64), []
     for part in each_part(store, snapshot):
-        known += bought_by(part, former, len(snapshot.catalog))
+        known += bought_by(part, [window.since for window in windows], len(snapshot.catalog))
         drawn.append(draw(part, share))
     histories = Histories.joined(drawn)
     everyone = len(histories) == snapshot.users
     of_them = None if everyone else pc.field(schema.USER_ID).isin(histories.user_ids)
     rows: list[Row] = []
     nights: list[Followed] = []
-    for listed, purchases in zip(former, known, strict=True):
+    for listed, window, purchases in zip(former, windows, known, strict=True):
         columns = [schema.USER_ID, schema.RANK, schema.ITEM_ID, schema.MODEL_ID, schema.SOURCE]
         lists = store.read_table(f"{night_path(listed)}/{FILE}", columns, of_them)
         if not len(lists):
             continue
-        last = min(listed + timedelta(days=settings.evaluate.follow_days), settings.night)
         users, values = following_values(
             histories,
             replace(snapshot.catalog, purchases=purchases),
             lists,
-            listed=listed,
-            until=last,
+            window=window,
             top_n=settings.recommend.top_n,
             exclude_seen=settings.recommend.exclude_seen,
         )
@@ -246,6 +255,13 @@ def following(settings: Settings, store: Store) -> list[Row]:
         hits = values[PUBLISHED][:, METRICS.index("hit_rate")] > 0
         nights.append(Followed(listed, users, hits, held))
     return [*rows, *lift_rows(nights, settings.recommend.top_n)]
+
+
+def _window(store: Store, listed: date, settings: Settings) -> Window:
+    """When purchases count for the list of a night."""
+    said = (published(store, listed) or {}).get("published_at")
+    at = datetime.fromisoformat(said) if said else None
+    return days_after(listed, at, settings.evaluate.follow_days)
 
 
 def evaluations_table(rows: list[Row], settings: Settings, model: SavedModel) -> pa.Table:

@@ -7,7 +7,7 @@ customers who then bought are ranked, for a list depends on its own customer alo
 
 import time
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from rum_core.data.histories import Histories
 from rum_core.data.snapshots import Snapshot, midnight_after
 from rum_core.evaluation.following import PUBLISHED, following_values
 from rum_core.evaluation.metrics import METRICS, Floats
-from rum_core.evaluation.protocols import bought_between, bought_by
+from rum_core.evaluation.protocols import bought_by, bought_within, days_after
 from rum_core.ranking.ranking import POPULAR, Ranker
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel
@@ -52,13 +52,13 @@ def replay(
         began = time.monotonic()
         lists = lists_of(settings, everyone, snapshot, ranker, night)
         rank_seconds = time.monotonic() - began
-        known = bought_by(everyone, [night], len(snapshot.catalog))[0]
+        window = days_after(night, None, settings.evaluate.follow_days)
+        known = bought_by(everyone, [window.since], len(snapshot.catalog))[0]
         users, values = following_values(
             everyone,
             replace(snapshot.catalog, purchases=known),
             lists,
-            listed=night,
-            until=night + timedelta(days=settings.evaluate.follow_days),
+            window=window,
             top_n=settings.recommend.top_n,
             exclude_seen=settings.recommend.exclude_seen,
         )
@@ -88,10 +88,11 @@ def lists_of(
     settings: Settings, everyone: Histories, snapshot: Snapshot, ranker: Ranker, night: date
 ) -> pa.Table:
     """The lists of a night, of the customers who then bought: user_id, rank, item_id."""
-    until = night + timedelta(days=settings.evaluate.follow_days)
-    active = bought_between(everyone, night + timedelta(days=1), until)
-    moment = midnight_after(night)
-    before = TimeCut(moment, moment).part(everyone.take(np.flatnonzero(active)), "train")
+    window = days_after(night, None, settings.evaluate.follow_days)
+    active = bought_within(everyone, window)
+    before = TimeCut(window.since, window.since).part(
+        everyone.take(np.flatnonzero(active)), "train"
+    )
     before = before.take(np.flatnonzero(before.lengths))
     catalog, chosen = ranker.model.catalog, settings.recommend
     ranking = ranker.rank(

@@ -1,10 +1,10 @@
 """Published lists against what their customers bought in the days after, beside MostPopular.
 
-MostPopular knows what was bought up to the end of the list's own night, no more.
+MostPopular knows what was bought before the days that count for the list, no more.
 """
 
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.evaluation.measure import Row, intervals
 from rum_core.evaluation.metrics import METRICS, Floats, hit_places, per_user
-from rum_core.evaluation.protocols import FOLLOWING, bought_between, followed
+from rum_core.evaluation.protocols import FOLLOWING, Window, bought_within, followed
 from rum_core.ranking.ranking import POPULAR, rank
 from rum_core.store.checkpoint import SavedModel
 
@@ -38,17 +38,16 @@ def following_values(
     catalog: Catalog,
     lists: pa.Table,
     *,
-    listed: date,
-    until: date,
+    window: Window,
     top_n: int,
     exclude_seen: bool,
 ) -> tuple[npt.NDArray[np.int64], dict[str, Floats]]:
-    """The customers who count (U,), rows of `histories`, and METRICS (U, 6) of their lists of the
-    night `listed` (user_id, rank, item_id) and of MostPopular's, which are as long, to N places.
+    """The customers who count (U,), rows of `histories`, and METRICS (U, 6) of their lists of a
+    night (user_id, rank, item_id) and of MostPopular's, which are as long, to N places.
 
-    `histories` are of those who are measured, in a snapshot of `until` or later; `catalog` is its
-    catalogue with the purchases of all up to the end of `listed` (`bought_by`). Customers count who
-    had a list and then bought, up to `until`, an item that it could have held.
+    `histories` are of those who are measured, in a later snapshot; `catalog` is its catalogue with
+    the purchases of all before `window` (`bought_by`). Customers count who had a list and then
+    bought, within `window`, an item that it could have held.
     """
     n = places(lists, top_n)
     lists = lists.filter(pc.less_equal(lists[schema.RANK], n))
@@ -56,11 +55,11 @@ def following_values(
         lists[schema.USER_ID].cast(histories.user_ids.type), value_set=histories.user_ids
     )
     owner = pc.fill_null(owner, -1).to_numpy(zero_copy_only=False).astype(np.int64)  # (rows,)
-    active = bought_between(histories, listed + timedelta(days=1), until)
+    active = bought_within(histories, window)
     served = np.zeros(len(histories), dtype=np.bool_)
     served[owner[owner >= 0]] = True
     users = np.flatnonzero(active & served)
-    before, targets = followed(histories.take(users), listed, until, exclude_seen=exclude_seen)
+    before, targets = followed(histories.take(users), window, exclude_seen=exclude_seen)
     counting = np.flatnonzero(targets.lengths > 0)
     if len(counting) == 0:
         nothing = np.zeros((0, len(METRICS)))

@@ -2,13 +2,15 @@
 
 "paper": the training part of each user is replayed, the rest are targets. "time": one moment parts
 the two for all users, as a night parts what it knows from what follows. "following": a published
-list against what its customers bought in the days after it. "lift": the same, of the customers who
-got the model's lists and of those held out. "alpha": as the first two, by the weight of the memory.
+list against what its customers bought in the days after it (`days_after`). "lift": the same, of the
+customers who got the model's lists and of those held out. "alpha": as the first two, by the weight
+of the memory.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,7 @@ import pyarrow as pa
 from rum_core.data.catalog import place_of
 from rum_core.data.cuts import Cut, TimeCut
 from rum_core.data.histories import Histories
-from rum_core.data.snapshots import midnight_after
+from rum_core.data.snapshots import MICROSECONDS, midnight_after
 
 PAPER = "paper"
 TIME = "time"
@@ -94,35 +96,49 @@ def first_drawn(user_ids: pa.Array | pa.ChunkedArray, n: int) -> npt.NDArray[np.
     return np.argsort(place_of(user_ids, _DRAW), kind="stable")[:n]
 
 
-def bought_by(histories: Histories, nights: Sequence[date], items: int) -> np.ndarray:
-    """Purchases of each of I items up to the end of each of these nights, ascending: (nights, I)
-    int64. Of parts of the customers, the sum is that of all."""
-    ends = np.array([midnight_after(night) for night in nights])
-    since = np.searchsorted(ends, histories.times, side="right")  # the first night that knows it
-    known = since < len(nights)
+class Window(NamedTuple):
+    """Microseconds since 1970; the last is not in it."""
+
+    since: int  # what was bought earlier is known
+    until: int
+
+
+def days_after(listed: date, published_at: datetime | None, days: int) -> Window:
+    """When a purchase counts for the list of the night `listed`: so many days from its publication
+    on, if that was on the run date (UTC). The list of a night that was made up for, or walked by a
+    backtest, counts from the end of its run date on."""
+    since = midnight_after(listed)
+    if published_at is not None:
+        moment = round(published_at.timestamp() * MICROSECONDS)
+        if midnight_after(listed - timedelta(days=1)) <= moment < since:
+            since = moment
+    return Window(since, since + days * 86_400 * MICROSECONDS)
+
+
+def bought_by(histories: Histories, moments: Sequence[int], items: int) -> np.ndarray:
+    """Purchases of each of I items before each of these moments, ascending: (moments, I) int64. Of
+    parts of the customers, the sum is that of all."""
+    since = np.searchsorted(np.asarray(moments), histories.times, side="right")
+    known = since < len(moments)
     cells = since[known] * items + histories.items[known]
-    counts = np.bincount(cells, minlength=len(nights) * items).reshape(len(nights), items)
+    counts = np.bincount(cells, minlength=len(moments) * items).reshape(len(moments), items)
     return np.cumsum(counts, axis=0)
 
 
-def bought_between(histories: Histories, first: date, last: date) -> Bools:
-    """Which users (U,) bought anything on the days from `first` to `last`, both included."""
-    start = midnight_after(first - timedelta(days=1))
-    inside = (histories.times >= start) & (histories.times < midnight_after(last))
+def bought_within(histories: Histories, window: Window) -> Bools:
+    """Which users (U,) bought anything then."""
+    inside = (histories.times >= window.since) & (histories.times < window.until)
     owner = np.repeat(np.arange(len(histories)), histories.lengths)
     return np.bincount(owner[inside], minlength=len(histories)) > 0
 
 
 def followed(
-    histories: Histories, listed: date, until: date, *, exclude_seen: bool
+    histories: Histories, window: Window, *, exclude_seen: bool
 ) -> tuple[Histories, Histories]:
-    """What each user had bought by the end of `listed`, and the distinct items bought after it.
-
-    The days that count are those after `listed`, up to `until` and that day included.
-    """
-    known = histories.times < midnight_after(listed)
+    """What each user had bought before, and the distinct items bought then."""
+    known = histories.times < window.since
     before = _keep(histories, known)
-    after = _keep(histories, ~known & (histories.times < midnight_after(until)))
+    after = _keep(histories, ~known & (histories.times < window.until))
     return before, distinct(after, seen=before if exclude_seen else None)
 
 

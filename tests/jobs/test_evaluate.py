@@ -1,5 +1,6 @@
 """A large shop is measured on a draw of its customers, the same ones in every protocol."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -12,7 +13,10 @@ from rum_core.evaluation.protocols import ALPHA, FOLLOWING, HELD_OUT, drawn
 from rum_core.evaluation.report import evaluations_path
 from rum_core.settings import Settings
 from rum_core.store.layout import read_record
+from rum_core.store.publish import FILE, MANIFEST, night_path
 from tests.jobs.nights import NIGHTS, Nights
+
+HIT = "hit_rate"
 
 
 def of_users(settings: Settings, users: int) -> Settings:
@@ -86,3 +90,40 @@ def test_as_many_earlier_lists_are_followed_as_the_trend_has_nights(tmp_path: Pa
         rows = shop.store.read_table(evaluations_path(settings.night)).to_pylist()
         lists = {r["segment"] for r in rows if r["protocol"] == FOLLOWING}
         assert lists == {f"list {night}" for night in NIGHTS[2 - shown : 2]}
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_list_is_followed_from_its_publication_on(tmp_path: Path) -> None:
+    shop = Nights(tmp_path)
+    shop.night(NIGHTS[0], "first")
+    shop.night(NIGHTS[1])
+    noon = datetime.fromisoformat(f"{NIGHTS[0]}T12:00:00Z")
+    bought: dict[str, list[tuple[int, str]]] = {}
+    for night in NIGHTS[:2]:
+        for line in shop.log(night).read_text().splitlines()[1:]:
+            user, item, when, amount = line.split(",")
+            if amount != "0" and when.isdigit():
+                bought.setdefault(user, []).append((int(when), item))
+    lists: dict[str, set[str]] = {}
+    path = f"{night_path(noon.date())}/{FILE}"
+    for row in shop.store.read_table(path).to_pylist():
+        lists.setdefault(row["user_id"], set()).add(row["item_id"])
+    manifest = f"{night_path(noon.date())}/{MANIFEST}"
+    said = shop.store.read_json(manifest)
+    settings, counted = shop.settings(NIGHTS[1]), set()
+    for seconds in (2, 86_400):  # the second is on another day
+        at = noon + timedelta(seconds=seconds)
+        shop.store.write_json(manifest, {**said, "published_at": at.isoformat()})
+        evaluate.evaluate(settings, shop.store)
+        rows = shop.store.read_table(evaluations_path(settings.night)).to_pylist()
+        since = (at if seconds == 2 else noon + timedelta(hours=12)).timestamp()
+        hits = []
+        for user, items in lists.items():
+            known = {item for when, item in bought[user] if when < since}
+            if targets := {item for when, item in bought[user] if when >= since} - known:
+                hits.append(bool(targets & items))
+        found = {r["model"]: r for r in rows if r["protocol"] == FOLLOWING and r["metric"] == HIT}
+        assert found["published"]["users"] == len(hits)
+        assert found["published"]["hits"] == sum(hits)
+        counted.add(len(hits))
+    assert len(counted) == 2

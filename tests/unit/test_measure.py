@@ -22,7 +22,7 @@ from rum_core.evaluation.measure import (
     new_users,
     training_counts,
 )
-from rum_core.evaluation.protocols import bought_by, drawn
+from rum_core.evaluation.protocols import Window, bought_by, drawn
 from rum_core.ranking.ranking import rank
 from rum_core.store.checkpoint import SavedModel, save_model
 from rum_core.store.layout import Store
@@ -222,8 +222,9 @@ def test_earlier_lists_by_hand() -> None:
     )
 
     def measured(lists: pa.Table, *, listed: date, top_n: int) -> list[Row]:
-        asked = {"listed": listed, "until": until, "top_n": top_n, "exclude_seen": True}
-        counts = bought_by(histories, [listed], len(catalog))[0]
+        window = Window(midnight_after(listed), midnight_after(until))
+        asked = {"window": window, "top_n": top_n, "exclude_seen": True}
+        counts = bought_by(histories, [window.since], len(catalog))[0]
         known = replace(catalog, purchases=counts)
         _, values = following_values(histories, known, lists, **asked)
         k = places(lists, top_n)

@@ -1,6 +1,6 @@
 """The cuts: what a list may use and what it is measured on."""
 
-from datetime import date, timedelta
+from datetime import date, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,9 @@ from rum_core.data.histories import Histories, part_length
 from rum_core.data.snapshots import midnight_after
 from rum_core.evaluation.protocols import (
     SEGMENTS,
+    Window,
     bought_by,
+    days_after,
     distinct,
     drawn,
     first_drawn,
@@ -71,16 +73,32 @@ def test_segments_cover_trained_users_once_and_new_users_apart() -> None:
     assert list(found.values()) == [list(range(8)), [0, 1], [2, 3], [4, 5], [6, 7], [8]]
 
 
-def test_followed_counts_whole_days_in_utc() -> None:
-    day = date(2011, 6, 30)
+def test_a_list_counts_from_its_publication_or_from_the_end_of_its_day() -> None:
+    day, second = date(2011, 6, 30), 1_000_000
     end = midnight_after(day)
-    assert end == 1_309_478_400 * 1_000_000  # 2011-07-01T00:00:00Z
-    until = date(2011, 7, 2)
-    times = [[end - 1, end, end + 1, midnight_after(until) - 1, midnight_after(until)]]
-    before, after = followed(histories([[1, 2, 1, 3, 4]], times), day, until, exclude_seen=True)
+    assert end == 1_309_478_400 * second  # 2011-07-01T00:00:00Z
+    three = 3 * 86_400 * second
+    made_up_for = [
+        None,
+        "2011-07-01T00:00:00Z",
+        "2011-07-01T01:00:00+00:00",
+        "2011-06-29T23:59:59Z",
+    ]
+    for said in (*made_up_for, "2011-06-30T01:00:00+02:00"):  # the day is one in UTC
+        at = datetime.fromisoformat(said) if said else None
+        assert days_after(day, at, 3) == (end, end + three), said
+    for said, early in (("2011-06-30T03:00:00Z", 21 * 3600), ("2011-06-30T00:00:00Z", 86_400)):
+        since = end - early * second
+        assert days_after(day, datetime.fromisoformat(said), 3) == (since, since + three)
+
+
+def test_followed_parts_what_was_known_from_what_counts() -> None:
+    window = Window(100, 200)
+    bought = histories([[1, 2, 1, 3, 4]], [[99, 100, 101, 199, 200]])
+    before, after = followed(bought, window, exclude_seen=True)
     assert before[0].tolist() == [1]
     assert after[0].tolist() == [2, 3]
-    _, repeats_count = followed(histories([[1, 2, 1, 3, 4]], times), day, until, exclude_seen=False)
+    _, repeats_count = followed(bought, window, exclude_seen=False)
     assert repeats_count[0].tolist() == [2, 1, 3]
 
 
@@ -98,21 +116,14 @@ def test_which_logs_are_dated() -> None:
     assert not from_dict({"source": {"columns": {"order": "pos"}}}).source.dated
 
 
-@given(rows, st.lists(st.integers(0, 12), min_size=1, max_size=4, unique=True))
-def test_what_was_bought_by_each_night_agrees_with_a_loop(
-    bought: list[list[int]], days: list[int]
+@given(rows, st.lists(st.integers(0, 12), min_size=1, max_size=4))
+def test_what_was_bought_by_each_moment_agrees_with_a_loop(
+    bought: list[list[int]], moments: list[int]
 ) -> None:
-    nights = [date(2026, 11, 1) + timedelta(days=day) for day in sorted(days)]
-    first = midnight_after(date(2026, 10, 31))
-    times = [[first + n * 43_200_000_000 for n in range(len(r))] for r in bought]  # half a day
-    found = bought_by(histories(bought, times), nights, 7)
-    for night, counts in zip(nights, found, strict=True):
-        known = [
-            i
-            for r, t in zip(bought, times, strict=True)
-            for i, at in zip(r, t, strict=True)
-            if at < midnight_after(night)
-        ]
+    times = [list(range(len(r))) for r in bought]
+    found = bought_by(histories(bought, times), sorted(moments), 7)
+    for moment, counts in zip(sorted(moments), found, strict=True):
+        known = [i for r in bought for at, i in enumerate(r) if at < moment]
         assert counts.tolist() == [known.count(item) for item in range(7)]
 
 
