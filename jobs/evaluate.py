@@ -47,14 +47,21 @@ from rum_core.evaluation.protocols import (
     days_after,
     draw,
 )
-from rum_core.evaluation.report import earlier_nights, evaluations_path
+from rum_core.evaluation.report import earlier_nights, evaluations, evaluations_path
 from rum_core.evaluation.tables import interval, percent
 from rum_core.progress import counting
 from rum_core.ranking.rules import HOLDOUT
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel, load_model, named_models
-from rum_core.store.layout import Store, read_record, write_record
-from rum_core.store.publish import FILE, is_published, night_path, published, published_nights
+from rum_core.store.layout import Store, StoreError, record_if_whole, write_record
+from rum_core.store.publish import (
+    FILE,
+    check_files,
+    is_published,
+    night_path,
+    published,
+    published_nights,
+)
 
 log = logging.getLogger("rum")
 
@@ -116,9 +123,8 @@ def same_work(
 ) -> tuple[list[Row], dict[str, Any]] | None:
     """Held-out rows of this night or the one before it, if they are those of the same work."""
     for day in (settings.night, *earlier_nights(store, settings.night, settings)[-1:]):
-        record = read_record(store, day, "evaluate")
-        if record and record.get("key") == key and store.exists(evaluations_path(day)):
-            rows = store.read_table(evaluations_path(day)).to_pylist()
+        record = record_if_whole(store, day, "evaluate")
+        if record and record.get("key") == key and (rows := evaluations(store, day)):
             found = {k: record.get(k) for k in FOUND}
             return [r for r in rows if r["protocol"] not in (FOLLOWING, LIFT)], found
     return None
@@ -211,22 +217,23 @@ def following(settings: Settings, store: Store) -> list[Row]:
     without times."""
     former = [d for d in published_nights(store) if d < settings.night and is_published(store, d)]
     former = former[-settings.evaluate.trend_nights :] if settings.evaluate.trend_nights else []
-    if not former or not settings.source.dated:
+    windows = _windows(store, former, settings) if settings.source.dated else {}
+    if not windows:
         return []
     snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
     # a holdout is small enough as it is
     share = 1.0 if settings.rules.holdout else share_of(settings, snapshot.users)
-    windows = [_window(store, day, settings) for day in former]
-    known, drawn = np.zeros((len(former), len(snapshot.catalog)), np.int64), []
+    moments = [window.since for window in windows.values()]
+    known, drawn = np.zeros((len(moments), len(snapshot.catalog)), np.int64), []
     for part in each_part(store, snapshot):
-        known += bought_by(part, [window.since for window in windows], len(snapshot.catalog))
+        known += bought_by(part, moments, len(snapshot.catalog))
         drawn.append(draw(part, share))
     histories = Histories.joined(drawn)
     everyone = len(histories) == snapshot.users
     of_them = None if everyone else pc.field(schema.USER_ID).isin(histories.user_ids)
     rows: list[Row] = []
     nights: list[Followed] = []
-    for listed, window, purchases in zip(former, windows, known, strict=True):
+    for (listed, window), purchases in zip(windows.items(), known, strict=True):
         columns = [schema.USER_ID, schema.RANK, schema.ITEM_ID, schema.MODEL_ID, schema.SOURCE]
         lists = store.read_table(f"{night_path(listed)}/{FILE}", columns, of_them)
         if not len(lists):
@@ -257,11 +264,19 @@ def following(settings: Settings, store: Store) -> list[Row]:
     return [*rows, *lift_rows(nights, settings.recommend.top_n)]
 
 
-def _window(store: Store, listed: date, settings: Settings) -> Window:
-    """When purchases count for the list of a night."""
-    said = (published(store, listed) or {}).get("published_at")
-    at = datetime.fromisoformat(said) if said else None
-    return days_after(listed, at, settings.evaluate.follow_days)
+def _windows(store: Store, nights: list[date], settings: Settings) -> dict[date, Window]:
+    """When purchases count for the lists of these nights, without those that are damaged."""
+    windows = {}
+    for listed in nights:
+        try:
+            said = (published(store, listed) or {}).get("published_at")
+            check_files(store, night_path(listed))
+        except StoreError as error:
+            log.warning("the lists of %s are not followed: %s", listed, error)
+            continue
+        at = datetime.fromisoformat(said) if said else None
+        windows[listed] = days_after(listed, at, settings.evaluate.follow_days)
+    return windows
 
 
 def evaluations_table(rows: list[Row], settings: Settings, model: SavedModel) -> pa.Table:

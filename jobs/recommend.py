@@ -34,7 +34,7 @@ from rum_core.ranking.rules import Rules, read_rules
 from rum_core.settings import Settings
 from rum_core.store.carry import Former, carry, former_lists
 from rum_core.store.checkpoint import SavedModel, load_model, named_models
-from rum_core.store.layout import Store, StoreError, read_record, write_record
+from rum_core.store.layout import Store, StoreError, read_record, record_if_whole, write_record
 from rum_core.store.memories import Memories, tidy
 from rum_core.store.staged import count, is_whole, rows_in, ruled, settle, without_list
 
@@ -146,7 +146,7 @@ def recommend(settings: Settings, store: Store) -> None:
         **asked,
         **rules.key(),
     }
-    former = read_record(store, night, "recommend")
+    former = record_if_whole(store, night, "recommend")
     if former and former.get("key") == key and not settings.force and is_whole(store, former):
         log.info("the lists of %s are already staged in %s", night, former["staged"])
         return

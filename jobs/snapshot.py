@@ -33,6 +33,7 @@ from rum_core.data.snapshots import (
     Manifest,
     bucket_number,
     catalog_path,
+    is_intact,
     latest_snapshot,
     load_whole,
     midnight_after,
@@ -55,6 +56,7 @@ def make_snapshot(settings: Settings, store: Store, before: Ledger, ledger: Ledg
         former
         and former.content == content
         and (former.later == 0 or former.night == night.isoformat())
+        and is_intact(store, former)
     ):
         log.info("nothing changed since snapshot %s", former.id)
         return former
@@ -78,8 +80,13 @@ def make_snapshot(settings: Settings, store: Store, before: Ledger, ledger: Ledg
 def _newest(store: Store, night: date) -> Manifest | None:
     """The newest whole snapshot up to a night."""
     try:
-        return load_whole(store, latest_snapshot(store, night))
+        newest = latest_snapshot(store, night)
     except StoreError:
+        return None
+    try:
+        return load_whole(store, newest)
+    except StoreError as error:
+        log.warning("all histories are made anew: %s", error)
         return None
 
 

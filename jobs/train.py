@@ -19,6 +19,7 @@ from rum_core.store.layout import (
     StoreError,
     fingerprint,
     read_record,
+    record_if_whole,
     run_date_of,
     write_record,
 )
@@ -54,7 +55,7 @@ def train(settings: Settings, store: Store) -> None:
         }
         if has_model(store, evaluated) and has_model(store, served):
             log.info("model %s is already there", served)
-            former = read_record(store, night, "train") or {}
+            former = record_if_whole(store, night, "train") or {}
             if former.get("model_id") != served:  # it was interrupted before it wrote its record
                 metrics = load_model(store, served).metrics
                 former = {"trained": True, "seconds_per_phase": {}, **metrics}
@@ -83,9 +84,9 @@ def _not_due(store: Store, night: date, recipe: str, every_days: int) -> dict[st
         day = run_date_of(name)
         if day is None or day > night:
             continue
-        record = read_record(store, day, "train") or {}
-        if day == night and read_record(store, day, "ahead") is None:
+        if day == night and record_if_whole(store, day, "ahead") is None:
             continue
+        record = record_if_whole(store, day, "train") or {}
         if record.get("recipe") == recipe and not _held_back(store, day, record):
             age = (night - date.fromisoformat(record["trained_on"])).days
             ids = (record["model_id"], record["evaluated_model_id"])

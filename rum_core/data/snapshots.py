@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
@@ -16,7 +17,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 from rum_core import schema
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
+from rum_core.store.checksum import check
 from rum_core.store.layout import Store, StoreError
+
+log = logging.getLogger(__name__)
 
 MANIFESTS = "histories/_snapshots"
 MICROSECONDS = 1_000_000
@@ -98,6 +102,27 @@ def load_whole(store: Store, snapshot_id: str) -> Manifest | None:
     if manifest is None or not all(map(store.exists, [manifest.catalog, *manifest.files])):
         return None
     return manifest
+
+
+def is_intact(store: Store, manifest: Manifest) -> bool:
+    """Whether its files are what was written; a warning names the first that is not."""
+    sums = {path: said.get("sha256", "") for path, said in manifest.parts.items()}
+    try:
+        check(store, sums, f"snapshot {manifest.id} is left out")
+    except StoreError as error:
+        log.warning("%s", error)
+        return False
+    return True
+
+
+def load_intact(store: Store, snapshot_id: str) -> Manifest | None:
+    """What a snapshot says of itself; None, with a warning, where it or a file of it is damaged."""
+    try:
+        manifest = load_manifest(store, snapshot_id)
+    except StoreError as error:
+        log.warning("%s", error)
+        return None
+    return manifest if manifest and is_intact(store, manifest) else None
 
 
 def load_snapshot(store: Store, snapshot_id: str) -> Snapshot:

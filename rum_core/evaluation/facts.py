@@ -18,7 +18,7 @@ from rum_core import schema
 from rum_core.data.catalog import Catalog
 from rum_core.data.changes import Side, found_again
 from rum_core.data.ledger import Ledger
-from rum_core.data.snapshots import Manifest, load_manifest, load_whole
+from rum_core.data.snapshots import Manifest, load_intact, load_manifest
 from rum_core.evaluation.metrics import POPULAR_SHARE
 from rum_core.evaluation.protocols import HELD_OUT
 from rum_core.settings import Settings
@@ -92,7 +92,7 @@ def facts_of(store: Store, settings: Settings, made: dict[str, Any], last: Facts
     evaluate = read_record(store, settings.night, "evaluate") or {}
     ledger = Ledger.load(store, settings.source)
     since = _batches_since(ledger, settings, last)
-    former = load_whole(store, last.snapshot) if last else None
+    former = load_intact(store, last.snapshot) if last else None
     return Facts(
         night=settings.night.isoformat(),
         model_id=made["model_id"],

@@ -26,8 +26,15 @@ from rum_core.evaluation.explained import list_table, strip_plot, summary, table
 from rum_core.evaluation.protocols import ALPHA, FOLLOWING, HELD_OUT, LIFT
 from rum_core.evaluation.tables import Row, show
 from rum_core.settings import Settings
-from rum_core.store.checksum import digest
-from rum_core.store.layout import Store, night_dir, read_record, run_date_of, write_record
+from rum_core.store.checksum import check, digest
+from rum_core.store.layout import (
+    Store,
+    StoreError,
+    night_dir,
+    record_if_whole,
+    run_date_of,
+    write_record,
+)
 from rum_core.store.publish import night_path, published
 
 log = logging.getLogger(__name__)
@@ -45,6 +52,21 @@ def report_path(night: date) -> str:
 def evaluations_path(night: date) -> str:
     """Where the evaluations of a night lie in the store."""
     return f"evaluations/run_date={night.isoformat()}/evaluations.parquet"
+
+
+def evaluations(store: Store, night: date) -> list[Row]:
+    """What was measured on a night; none, with a warning, where that is damaged."""
+    path = evaluations_path(night)
+    if not store.exists(path):
+        return []
+    try:
+        record = record_if_whole(store, night, "evaluate") or {}
+        check(store, record.get("sha256", {}), "its figures are left out")
+        rows: list[Row] = store.read_table(path).to_pylist()
+    except StoreError as error:
+        log.warning("%s", error)
+        return []
+    return rows
 
 
 def write_report(store: Store, night: date, settings: Settings) -> str:
@@ -74,7 +96,7 @@ def reported_run(store: Store, night: date) -> str | None:
     """The run whose lists the report of a night tells of; None where there is no report."""
     if not store.exists(report_path(night)):
         return None
-    return (read_record(store, night, "report") or {}).get("run_id")
+    return (record_if_whole(store, night, "report") or {}).get("run_id")
 
 
 def sampled(page: str, customer: object) -> list[str]:
@@ -87,9 +109,9 @@ def sampled(page: str, customer: object) -> list[str]:
 
 def context(store: Store, night: date, settings: Settings) -> dict[str, Any]:
     """Everything that the template shows, by name."""
-    records = {step: read_record(store, night, step) for step in _steps(store, night)}
-    rows = _evaluations(store, night)
-    former = [r for day in earlier_nights(store, night, settings) for r in _evaluations(store, day)]
+    records = {step: record_if_whole(store, night, step) for step in _steps(store, night)}
+    rows = evaluations(store, night)
+    former = [r for day in earlier_nights(store, night, settings) for r in evaluations(store, day)]
     held_out = [r for r in rows if r["protocol"] in HELD_OUT.values()]
     models = list(dict.fromkeys(r["model"] for r in held_out))
     swept = [r for r in rows if r["protocol"] == ALPHA]
@@ -189,12 +211,6 @@ def _listed(lists: ds.Dataset, user: pa.Scalar, error: RumError, settings: Setti
 def _steps(store: Store, night: date) -> list[str]:
     there = [n[:-5] for n in store.children(night_dir(night)) if n.endswith(".json")]
     return [s for s in STEPS if s in there] + [s for s in there if s not in STEPS]
-
-
-def _evaluations(store: Store, night: date) -> list[Row]:
-    path = evaluations_path(night)
-    rows: list[Row] = store.read_table(path).to_pylist() if store.exists(path) else []
-    return rows
 
 
 def _missing(records: Mapping[str, Row | None], rows: list[Row]) -> list[str]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rum_core import schema
-from rum_core.data.snapshots import Manifest, load_whole
+from rum_core.data.snapshots import Manifest, load_intact
 from rum_core.store.layout import Store, StoreError
 from rum_core.store.publish import FILE, check_files, night_path, published, published_nights
 
@@ -56,9 +56,9 @@ def former_lists(store: Store, night: date, key: dict[str, Any]) -> Former:
     if other:
         raise MakeAnewError(f"the night of {last} had another {', '.join(other)}")
     check_files(store, night_path(last))
-    snapshot = load_whole(store, former["snapshot"])
+    snapshot = load_intact(store, former["snapshot"])
     if snapshot is None:
-        raise MakeAnewError(f"the histories of {last} are no longer there")
+        raise MakeAnewError(f"the histories of {last} are damaged or no longer there")
     file = f"{night_path(last)}/{FILE}"
     with store.telling(file, "read"):
         groups = pq.read_metadata(store.full(file), filesystem=store.fs).num_row_groups

@@ -31,6 +31,7 @@ from rum_core.store.layout import (
 )
 
 FILES = "files"  # of config.json: the checksums of the model's other files
+AGAIN = "run jobs/forget.py again if it was cut off, else delete the model and run the night again"
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,15 @@ def load_model(store: Store, model_id: str) -> SavedModel:
     folder = model_dir(model_id)
     if not has_model(store, model_id):
         raise StoreError(f"there is no model {model_id} in {store.root}; run jobs/train.py")
-    config = store.read_json(f"{folder}/config.json")
+    try:
+        config = store.read_json(f"{folder}/config.json")
+    except StoreError as error:
+        raise StoreError(f"{error}; {AGAIN}") from None
     files = config.pop(FILES, {})
     if not isinstance(files, dict):
         raise StoreError(f"{store.full(folder)}/config.json is damaged: it lists no files")
     sums = {f"{folder}/{name}": wanted for name, wanted in files.items()}
-    again = (
-        "run jobs/forget.py again if it was cut off, else delete the model and run the night again"
-    )
-    check(store, sums, again)
+    check(store, sums, AGAIN)
     tensors = read_tensors(store, f"{folder}/model.safetensors")
     catalog = Catalog.from_table(store.read_table(f"{folder}/catalog.parquet"))
     users = _ids(store, f"{folder}/users.parquet")

@@ -337,6 +337,15 @@ def read_record(store: Store, night: date, step: str) -> dict[str, Any] | None:
     return store.read_json(path) if store.exists(path) else None
 
 
+def record_if_whole(store: Store, night: date, step: str) -> dict[str, Any] | None:
+    """The same; None, with a warning, also where the record is damaged."""
+    try:
+        return read_record(store, night, step)
+    except StoreError as error:
+        log.warning("%s; it counts as none", error)
+        return None
+
+
 def write_record(store: Store, night: date, step: str, record: dict[str, Any]) -> None:
     """Say that a step of a night is done: its inputs, results and seconds."""
     store.write_json(f"{night_dir(night)}/{step}.json", record)

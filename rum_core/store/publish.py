@@ -202,9 +202,19 @@ def _beside(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where what is written of a run goes once its table is visible, in this order."""
     yield f"{night_path(night)}/{MANIFEST}", manifest
-    newest = store.read_json(LATEST)["run_date"] if store.exists(LATEST) else ""
-    if night.isoformat() >= newest:
+    if night >= _led_to(store):
         yield LATEST, _latest(night, manifest)
+
+
+def _led_to(store: Store) -> date:
+    """The night that readers are led to; where nothing whole says so, the newest."""
+    try:
+        return latest_night(store)
+    except StoreError as error:
+        nights = [day for day in published_nights(store) if is_published(store, day)]
+        if nights:
+            log.warning("readers are led to the newest night: %s", error)
+        return max(nights, default=date.min)
 
 
 def serve(store: Store, night: date, manifest: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """Planted bad nights are stopped with yesterday's table untouched; normal nights pass."""
 
 import random
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 from jobs import evaluate, ingest, recommend
+from rum_core.errors import RumError
 from rum_core.evaluation.gate import GateError
+from rum_core.evaluation.report import STEPS, write_report
 from rum_core.ranking.ranking import RankError
 from rum_core.settings import Settings, from_dict
 from rum_core.store.checkpoint import load_model, save_model
@@ -25,6 +28,7 @@ from rum_core.training.loop import TrainError
 from tests.benchmarks.gate import LOG, nights_of
 from tests.nights import whole_night, without_ray
 
+KNN: dict[str, Any] = {"model": {"name": "itemknn"}, "gate": {"lead": -1.0}}
 FIRST = date(2024, 1, 1)
 USERS, ITEMS = 300, 60
 Lines = list[tuple[str, str, int]]
@@ -106,8 +110,7 @@ class Shop:
 @pytest.fixture
 def shop(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
     with without_ray():
-        sections = {"model": {"name": "itemknn"}, "gate": {"lead": -1.0}}
-        yield Shop(tmp_path, request.param, sections)
+        yield Shop(tmp_path, request.param, {**KNN})
 
 
 by_day = pytest.mark.parametrize("shop", [False], indirect=True)
@@ -210,26 +213,120 @@ def test_a_night_that_named_no_model_has_none(shop: Shop, job: Callable[..., Non
         job(shop.settings(1), shop.store)
 
 
+TREND = {"evaluate": {"resamples": 200}}
+RECORDS = [f"nights/{{run}}/{s}.json" for s in (*STEPS, "report")]
+GOES_ON = [
+    *RECORDS,
+    "recommendations/{run}/_manifest.json",
+    "recommendations/{run}/recommendations.parquet",
+    "recommendations/_latest.json",
+    "evaluations/{run}/evaluations.parquet",
+    "reports/{run}/report.html",
+    "histories/_snapshots/{night}-*.json",
+    "histories/snapshot={night}-*/part-00000.parquet",
+    "catalogs/snapshot={night}-*.parquet",
+]
+STOPS = [
+    *(f"models/*/{name}" for name in ("config.json", "metrics.json", "model.safetensors")),
+    *(f"models/*/{name}" for name in ("catalog.parquet", "users.parquet")),
+    "interactions/_ingest.json",
+    "interactions/batch=*/part-00000.parquet",
+]
+
+
+@pytest.fixture(scope="module")
+def three_nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shop of three nights, each with its report."""
+    with without_ray():
+        shop = Shop(tmp_path_factory.mktemp("three"), False, KNN)
+        for day in range(3):
+            shop.night(day, **TREND)
+            write_report(shop.store, shop.settings(day).night, shop.settings(day, **TREND))
+    return shop.folder
+
+
+@pytest.fixture
+def damaged(three_nights: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A copy of it in which a file of the last night holds something else, or is gone."""
+    shutil.copytree(three_nights, tmp_path / "shop")
+    shop = Shop(tmp_path / "shop", False, KNN)
+    pattern, how = request.param
+    night = shop.settings(2).night
+    paths = list((shop.folder / "store").glob(pattern.format(run=f"run_date={night}", night=night)))
+    assert paths
+    for path in paths:
+        content = path.read_bytes()
+        if how == "deleted":
+            path.unlink()
+        elif how == "cut off":
+            path.write_bytes(content[: len(content) // 2])
+        else:
+            middle = len(content) // 2
+            flipped = bytes([content[middle] ^ 1])
+            path.write_bytes(content[:middle] + flipped + content[middle + 1 :])
+    with without_ray():
+        yield shop
+
+
+def damages(paths: list[str], *ways: str) -> list[Any]:
+    return [pytest.param((path, how), id=f"{path} {how}") for path in paths for how in ways]
+
+
+ANY = ("deleted", "cut off", "a bit")
+GONE = "models/*/config.json", "interactions/_ingest.json"  # is made anew
+UNREAD = "interactions/batch=*/part-00000.parquet"  # no night reads what a snapshot holds
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [*damages(GOES_ON, *ANY), *damages([*GONE], "deleted"), *damages([UNREAD], "a bit")],
+    indirect=True,
+)
+def test_what_is_damaged_of_a_night_stops_no_other(damaged: Shop) -> None:
+    sweep(damaged.store)
+    assert damaged.night(3, **TREND)["gate"]["passed"]
+    write_report(damaged.store, damaged.settings(3).night, damaged.settings(3, **TREND))
+    assert read_latest(damaged.store, verify=True).num_rows == 5 * USERS
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *damages([path for path in STOPS if path not in GONE], "deleted", "cut off"),
+        *damages([*GONE], "cut off"),
+        *damages([path for path in STOPS if path != UNREAD], "a bit"),
+    ],
+    indirect=True,
+)
+def test_a_damaged_model_or_log_is_named_and_yesterdays_lists_stay(damaged: Shop) -> None:
+    stands = read_latest(damaged.store, verify=True)
+    with pytest.raises(RumError) as caught:
+        damaged.night(3, **TREND)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert re.search(r"store/(models/itemknn|interactions/)", said)
+    assert read_latest(damaged.store, verify=True).equals(stands)
+
+
 @by_day
-@pytest.mark.parametrize("path", ["nights/{}/gate.json", "recommendations/{}/_manifest.json"])
-def test_a_damaged_record_of_a_night_stops_no_other_and_doing_it_again_mends_it(
-    shop: Shop, path: str
-) -> None:
+@pytest.mark.parametrize(
+    "path", [*(f"nights/{{}}/{step}.json" for step in STEPS), "recommendations/{}/_manifest.json"]
+)
+def test_a_damaged_record_of_a_night_is_mended_by_doing_it_again(shop: Shop, path: str) -> None:
     nights = [shop.settings(day).night for day in range(4)]
-    trend = {"evaluate": {"resamples": 200}}
     for day in range(3):
-        shop.night(day, **trend)
+        shop.night(day, **TREND)
     damaged = [path.format(f"run_date={nights[day]}") for day in (1, 2)]
     for file in damaged:
         whole = shop.store.read_bytes(file)
         shop.store.write_bytes(file, whole.replace(b'"', b"'", 1))
     sweep(shop.store)
     assert kept_from(shop.store, 2) == nights[1]
-    shop.night(3, **trend)
+    shop.night(3, **TREND)
     assert str(retain(shop.store, 3)) == ""  # they may name what is still needed
     assert list(verify(shop.store).damaged) == damaged
     for day in (1, 2):
-        shop.night(day, force=True, **trend)
+        shop.night(day, force=True, **TREND)
     assert not verify(shop.store).damaged
     assert "1 night (2024-01-01)" in str(retain(shop.store, 3))
 
