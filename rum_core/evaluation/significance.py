@@ -16,7 +16,9 @@ def bootstrap(
 ) -> tuple[Floats, Floats, Floats]:
     """Mean, lower and upper bound (M,) of the columns of values (U, M), one row a user.
 
-    A paired difference of two models is a column: put a - b beside a and b. NaN without a user.
+    A paired difference of two models is a column: put a - b beside a and b. Which groups there are
+    depends on all columns, so the bounds of one move a little with those beside it. NaN without a
+    user.
     """
     users, columns = values.shape
     if users == 0:

@@ -1,5 +1,7 @@
 """The table of the paper's comparison: means over seeds, paired leads, figures as they print."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,20 @@ def test_means_leads_and_hits() -> None:
     assert other["lead"] == pytest.approx(mine["value"] - other["value"])
     assert other["lead_low"] < other["lead"] < other["lead_high"]
     assert (same["lead"], same["lead_low"], same["lead_high"]) == (0, 0, 0)  # paired: no chance
+
+
+def test_intervals_are_those_of_the_contender_alone_and_of_the_pair_alone() -> None:
+    ours, theirs, more = (np.random.default_rng(n).random((40, len(METRICS))) for n in range(3))
+
+    def rows(**found: np.ndarray) -> dict[str, list[dict[str, Any]]]:
+        table = compare("shop", {name: [values] for name, values in found.items()}, 5).to_pylist()
+        return {name: [row for row in table if row["contender"] == name] for name in found}
+
+    pair, all_three = rows(ours=ours, theirs=theirs), rows(ours=ours, more=more, theirs=theirs)
+    assert pair["ours"] == all_three["ours"]
+    assert pair["theirs"] == all_three["theirs"]
+    for mine, led in zip(rows(theirs=theirs)["theirs"], pair["theirs"], strict=True):
+        assert (mine["ci_low"], mine["ci_high"]) == (led["ci_low"], led["ci_high"])
 
 
 def test_the_page_has_every_contender_and_what_the_paper_prints() -> None:

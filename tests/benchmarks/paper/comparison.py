@@ -17,18 +17,15 @@ LEAD = ("f1", "hit_rate", "ndcg")
 
 def compare(log: str, fits: dict[str, Sequence[Floats]], top_n: int) -> pa.Table:
     """One row a contender and metric. `fits`: of each contender the (U, 6) METRICS of each seed, of
-    the same customers in the same order. Intervals are of the means over seeds, and hold the
-    customers' chance alone; `seed_low` and `seed_high` are the worst and the best seed."""
+    the same customers in the same order. Intervals are of the means over seeds, hold the
+    customers' chance alone and do not depend on who else is compared; `seed_low` and `seed_high`
+    are the worst and the best seed."""
     names = list(fits)
     means = {name: np.mean(seeds, axis=0) for name, seeds in fits.items()}  # (U, 6)
-    leads = {name: means[names[0]] - mean for name, mean in means.items()}
-    columns = np.concatenate([*means.values(), *leads.values()], axis=1)
-    value, low, high = (
-        side.reshape(2, len(names), len(METRICS))
-        for side in bootstrap(columns, resamples=RESAMPLES, seed=0)
-    )
     rows: list[dict[str, Any]] = []
-    for n, name in enumerate(names):
+    for name, mean in means.items():
+        value, low, high = bootstrap(mean, resamples=RESAMPLES, seed=0)
+        lead, lead_low, lead_high = bootstrap(means[names[0]] - mean, resamples=RESAMPLES, seed=0)
         by_seed = np.array([seed.mean(axis=0) for seed in fits[name]])  # (S, 6)
         hits = np.mean([(seed[:, METRICS.index("hit_rate")] > 0).sum() for seed in fits[name]])
         for m, metric in enumerate(METRICS):
@@ -38,18 +35,18 @@ def compare(log: str, fits: dict[str, Sequence[Floats]], top_n: int) -> pa.Table
                     "contender": name,
                     "metric": metric,
                     "k": top_n,
-                    "value": value[0, n, m],
-                    "ci_low": low[0, n, m],
-                    "ci_high": high[0, n, m],
+                    "value": value[m],
+                    "ci_low": low[m],
+                    "ci_high": high[m],
                     "seeds": len(by_seed),
                     "seed_low": by_seed[:, m].min(),
                     "seed_high": by_seed[:, m].max(),
                     "hits": hits,
-                    "users": len(means[name]),
+                    "users": len(mean),
                     "leader": names[0],
-                    "lead": value[1, n, m],
-                    "lead_low": low[1, n, m],
-                    "lead_high": high[1, n, m],
+                    "lead": lead[m],
+                    "lead_low": lead_low[m],
+                    "lead_high": lead_high[m],
                 }
             )
     return pa.Table.from_pylist(rows)
