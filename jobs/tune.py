@@ -70,10 +70,8 @@ def tune(settings: Settings, store: Store) -> None:
         log.info("search %s: %d trials, %s", search, len(points), said)
         _run(settings, store, snapshot, search, points, ended)
     best = best_of([ended[number] for number in range(len(points))])
-    tuned = settled(settings, best.settings)
-    if not settings.train.patience:
-        tuned = settled(tuned, {"train": {"epochs": best.best_epoch}})
-    _write(out, _heading(settings, search, best, len(points)) + to_toml(tuned))
+    tuned = to_toml(tuned_by(settings, best))
+    _write(out, _heading(settings, search, best, len(points)) + tuned)
     log.info("trial %d is best: %s", best.trial, _values(best))
     top_n = settings.recommend.top_n
     log.info(
@@ -99,6 +97,15 @@ def best_of(trials: list[Trial]) -> Trial:
     if not good:
         raise RumError(f"all {len(trials)} trials failed, the first so: {trials[0].failed}")
     return max(good, key=lambda trial: (trial.ndcg, -trial.trial))
+
+
+def tuned_by(settings: Settings, trial: Trial) -> Settings:
+    """The settings that make the model which a trial is ranked by: without patience, of its best
+    epoch."""
+    tuned = settled(settings, trial.settings)
+    if settings.train.patience:
+        return tuned
+    return settled(tuned, {"train": {"epochs": trial.best_epoch}})
 
 
 def _run(

@@ -1,15 +1,20 @@
 """What the paper's comparison measures is what a night measures."""
 
+from argparse import Namespace
 from datetime import date
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jobs import evaluate, train
 from rum_core.evaluation.metrics import METRICS
 from rum_core.evaluation.protocols import ALL
 from rum_core.evaluation.report import evaluations_path
-from rum_core.settings import load
-from tests.benchmarks.paper.measured import measure
+from rum_core.settings import Settings, load
+from rum_core.store.trials import Trial
+from tests.benchmarks.paper import __main__ as paper
+from tests.benchmarks.paper.measured import Measured, measure
 from tests.jobs.conftest import HEADER, NIGHT, Shop
 from tests.jobs.test_split_by_time import log
 
@@ -32,3 +37,27 @@ def test_a_fit_measures_as_a_night_does(shop: Shop, model: str, split: str) -> N
     assert said["hit_rate"]["hits"] > 0
     for number, metric in enumerate(METRICS):
         assert values[:, number].mean() == pytest.approx(said[metric]["value"]), metric
+
+
+@pytest.mark.parametrize(
+    ("contender", "fitted"), [("paper-mf", [1, 2, 1]), ("mf", [100, 100, 100])]
+)
+def test_the_model_that_is_measured_is_the_one_that_was_chosen(
+    contender: str, fitted: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without patience a trial stands for its best epoch, also where it is picked on test."""
+    curves = [(0.2, 0.4, 0.1), (0.5, 0.3, 0.3)]
+    trials = [Trial(n, {}, curve, False, None, 1.0) for n, curve in enumerate(curves)]
+    epochs = []
+
+    def fit(settings: Settings, seed: int, folder: Path) -> Measured:
+        epochs.append(settings.train.epochs)
+        return Measured(np.zeros((4, len(METRICS))), 1.0)
+
+    monkeypatch.setattr(paper, "search", lambda settings, store: trials)
+    monkeypatch.setattr(paper, "measure", fit)
+    monkeypatch.setattr(paper, "numbers_of", lambda settings, store: "")
+    asked = {"models": [contender], "given": [], "trials": 2, "seeds": 1, "peek": True}
+    where = {"log": "instant_video", "split": "user", "out": tmp_path}
+    paper.run(Namespace(**asked, **where), tmp_path)
+    assert epochs == fitted

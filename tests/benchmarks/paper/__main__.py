@@ -20,7 +20,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from jobs import ingest, tune
-from jobs.spaces import settled
 from rum_core.data.snapshots import latest_snapshot, load_snapshot
 from rum_core.errors import RumError
 from rum_core.evaluation.metrics import METRICS, Floats
@@ -52,7 +51,7 @@ def picked_on_test(settings: Settings, trials: list[Trial], folder: Path) -> str
     found = []
     for trial in trials:
         if not trial.failed:
-            values = measure(settled(settings, trial.settings), 0, folder).values
+            values = measure(tune.tuned_by(settings, trial), 0, folder).values
             ndcg, hits = values[:, METRICS.index("ndcg")], values[:, METRICS.index("hit_rate")]
             found.append((float(ndcg.mean()), trial.trial, int((hits > 0).sum())))
     ndcg, number, hits = max(found)
@@ -71,7 +70,7 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
         trials = search(settings, store)
         best = tune.best_of(trials)
         notes[name] = f"trial {best.trial} of {len(trials)}, validation NDCG {100 * best.ndcg:.3f}"
-        chosen = settled(settings, best.settings)
+        chosen = tune.tuned_by(settings, best)
         measured = [measure(chosen, seed, folder) for seed in seeds_of(chosen, asked.seeds)]
         fits[name] = [each.values for each in measured]
         took = sum(each.seconds for each in measured) / len(measured)
