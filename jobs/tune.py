@@ -30,6 +30,7 @@ from rum_core.models.registry import MODELS
 from rum_core.settings import Settings, to_toml
 from rum_core.store.layout import Store, fingerprint
 from rum_core.store.trials import Trial, read_trials, write_trial
+from rum_core.training import recipe
 from rum_core.training.loop import TrainError
 from rum_core.training.past import Past
 from rum_core.training.selection import check_selectable, falls_behind, select
@@ -40,9 +41,10 @@ log = logging.getLogger("rum")
 ABOUT = """Search for settings of --model.name on the newest snapshot up to the run date, by NDCG on
 the validation cut; the test part is not looked at. --tune.* says how. Each trial is one worker's;
 it is a row in trials/ of the store. Killed and started again it goes on, with the same --run-date:
-without one it begins anew after each night, on that night's snapshot. The result is a settings file
-for every night: what was given, and the values chosen in its place. Where train.patience is 0 it
-also fixes train.epochs, else a night chooses them as ever."""
+without one it begins anew after each night, on that night's snapshot. So it does where newer code
+makes other models. The result is a settings file for every night: what was given, and the values
+chosen in its place. Where train.patience is 0 it also fixes train.epochs, else a night chooses them
+as ever."""
 SEARCH_VERSION = 2  # of how trials are made: another one makes another search
 # Neither matters to a trial.
 NO_MATTER = {"train": {"workers", "device", "every_days", "serve"}}
@@ -87,7 +89,7 @@ def search_id(settings: Settings, snapshot: Snapshot) -> str:
     made_by["recommend"] = [settings.recommend.top_n, settings.recommend.exclude_seen]
     made_by["tune"] = [settings.tune.space, settings.tune.at_once]
     kind = [settings.model.name, settings.model.used().get("level"), settings.tune.space]
-    stands_for = fingerprint([SEARCH_VERSION, snapshot.id, made_by])
+    stands_for = fingerprint([SEARCH_VERSION, recipe.VERSION, snapshot.id, made_by])
     return "-".join([*filter(None, kind), stands_for])
 
 

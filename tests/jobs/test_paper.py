@@ -13,7 +13,9 @@ from rum_core.evaluation.protocols import ALL
 from rum_core.evaluation.report import evaluations_path
 from rum_core.settings import Settings, load
 from rum_core.store.trials import Trial
+from rum_core.training import recipe
 from tests.benchmarks.paper import __main__ as paper
+from tests.benchmarks.paper import measured
 from tests.benchmarks.paper.measured import Measured, measure
 from tests.jobs.conftest import HEADER, NIGHT, Shop
 from tests.jobs.test_split_by_time import log
@@ -61,3 +63,19 @@ def test_the_model_that_is_measured_is_the_one_that_was_chosen(
     where = {"log": "instant_video", "split": "user", "out": tmp_path}
     paper.run(Namespace(**asked, **where), tmp_path)
     assert epochs == fitted
+
+
+def test_a_fit_is_measured_again_where_models_are_made_otherwise(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.write("log.csv", HEADER + "".join(f"{u},{i},{t}\n" for u, i, t in log(0)))
+    assert shop.night() == 0
+    flags = ["--store", str(shop.folder / "store"), "--run-date", NIGHT, "--model.name", "popular"]
+    settings = load(flags)
+    with monkeypatch.context() as patch:
+        first = measure(settings, 0, shop.folder)
+        patch.setattr(measured, "_measure", lambda *_: pytest.fail("fitted again"))
+        assert measure(settings, 0, shop.folder).seconds == first.seconds
+    monkeypatch.setattr(recipe, "VERSION", recipe.VERSION + 1)
+    measure(settings, 0, shop.folder)
+    assert len(list((shop.folder / "measured").iterdir())) == 2

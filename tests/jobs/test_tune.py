@@ -28,6 +28,7 @@ from rum_core.settings import load
 from rum_core.store.layout import Store, read_record
 from rum_core.store.trials import TRIALS, Trial, write_trial
 from rum_core.store.verify import verify
+from rum_core.training import recipe
 from rum_core.training.loop import fit
 from rum_core.training.step import Worker
 from tests.jobs.test_train import written
@@ -253,6 +254,9 @@ def test_only_what_matters_makes_another_search(shop: Path) -> None:
         ["--history.train-fraction", "0.8"],
     ):
         assert search(*other) != search()
+    now = search()
+    with patch.object(recipe, "VERSION", recipe.VERSION + 1):  # trials of other code
+        assert search() != now
 
 
 def test_a_table_that_is_no_trial_is_told(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:

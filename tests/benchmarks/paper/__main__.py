@@ -3,10 +3,11 @@
 `python -m tests.benchmarks.paper --log instant_video --models rum-item,seqknn` tunes each contender
 with the same number of trials (--given: those that are not searched), fits what was chosen once a
 seed and measures it on the test part; the first contender is compared with the others, paired. What
-is done lies in --work and is not done again, so it can be run in parts. --split time cuts the log
-at one moment. --peek also measures every trial on the test part, to show what picking there would
-have claimed. Writes <log>.parquet and <log>.md to --out, <log>-time where split so. --alpha draws
-figure 3 instead: <log>-alpha.parquet and <log>-alpha.html; --attention figure 4: <log>-attention.*.
+is done lies in --work and is not done again before newer code makes other models, so it can be run
+in parts. --split time cuts the log at one moment. --peek also measures every trial on the test
+part, to show what picking there would have claimed. Writes <log>.parquet and <log>.md to --out,
+<log>-time where split so. --alpha draws figure 3 instead: <log>-alpha.parquet and <log>-alpha.html;
+--attention figure 4: <log>-attention.*.
 """
 
 import argparse

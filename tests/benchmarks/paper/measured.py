@@ -20,6 +20,7 @@ from rum_core.ranking.ranking import Ranker
 from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel
 from rum_core.store.layout import Store, fingerprint
+from rum_core.training import recipe
 from rum_core.training.closed import fit_closed
 from rum_core.training.loop import fit
 from rum_core.training.pairs import with_pairs
@@ -41,13 +42,13 @@ def seeds_of(settings: Settings, seeds: int) -> range:
 
 
 def measure(settings: Settings, seed: int, folder: Path) -> Measured:
-    """Fit and measure with a seed, or read what was measured before."""
+    """Fit and measure with a seed, or read what was measured before of a model made alike."""
     train = settings.train.model_copy(update={"seed": seed, "serve": "train"})
     settings = settings.model_copy(update={"train": train})
     store = Store.open(settings.store)
     snapshot = load_snapshot(store, latest_snapshot(store, settings.night))
     chosen = settings.model_dump(mode="json", include={"train", "history", "recommend"})
-    key = fingerprint([snapshot.id, settings.model.used(), chosen])
+    key = fingerprint([recipe.VERSION, snapshot.id, settings.model.used(), chosen])
     path = folder / "measured" / f"{settings.model.name}-{key}-seed-{seed}.parquet"
     if not path.exists():
         everyone = read_histories(store, snapshot.id)
