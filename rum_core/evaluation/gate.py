@@ -3,7 +3,9 @@
 Tonight's facts are compared with those of the last published night, with the median of the nights
 before, and with MostPopular. One broken bound keeps yesterday's lists in their place and leaves
 tonight's where they are staged. A share is out of bounds only beyond three standard errors of
-chance, so that a small shop is not stopped by three customers.
+chance, so that a small shop is not stopped by three customers. Without a hit tonight, when the
+bootstrap's intervals have no width, the held-out hit rate is judged by one that holds there, and
+speaks for NDCG too.
 """
 
 from collections.abc import Iterator
@@ -11,9 +13,12 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from rum_core.errors import RumError
 from rum_core.evaluation.facts import Facts, facts_of, facts_of_published
 from rum_core.evaluation.metrics import LABELS
+from rum_core.evaluation.significance import rate_interval
 from rum_core.evaluation.tables import percent
 from rum_core.settings import Gate, Settings
 from rum_core.store.layout import Store, write_record
@@ -83,13 +88,15 @@ def _model(tonight: Facts, bounds: Gate) -> Iterator[Check]:
 def _metrics(tonight: Facts, last: Facts, bounds: Gate) -> Iterator[Check]:
     if tonight.protocol != last.protocol:
         return
-    for metric in ("ndcg", "hit_rate"):
+    no_hit = tonight.metrics.get("hit_rate", {}).get("hits") == 0
+    for metric in ("hit_rate",) if no_hit else ("ndcg", "hit_rate"):
         now, then = tonight.metrics.get(metric), last.metrics.get(metric)
         if now and then:
             what = f"held-out {LABELS[metric]} (upper end of its interval)"
             why = f"of {last.night}, whose lower end was {percent(then['ci_low'], 2)}"
             bound = then["ci_low"] * (1 - bounds.metric_drop)
-            yield _least(metric, what, now["ci_high"], bound, f"gate.metric_drop {why}")
+            high = rate_interval(np.zeros(now["users"]))[1] if no_hit else now["ci_high"]
+            yield _least(metric, what, high, bound, f"gate.metric_drop {why}")
 
 
 def _lists(tonight: Facts, last: Facts, bounds: Gate) -> Iterator[Check]:

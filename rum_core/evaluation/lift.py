@@ -17,11 +17,11 @@ from rum_core import schema
 from rum_core.evaluation.measure import Row
 from rum_core.evaluation.metrics import Floats
 from rum_core.evaluation.protocols import LIFT
+from rum_core.evaluation.significance import NORMAL, rate_interval, with_more
 from rum_core.ranking.rules import HOLDOUT
 
 OTHERS = "others"
 DIFFERENCE = "difference"
-NORMAL = 1.959964  # of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -66,26 +66,19 @@ def _shares(users: npt.NDArray[np.int64], hits: npt.NDArray[np.bool_]) -> Floats
 
 
 def _rate(shares: Floats) -> Row:
-    mean, variance = _added(shares, 2)
-    low, high = mean + NORMAL * np.sqrt(variance) * np.array([-1, 1])
-    bounds = {"ci_low": max(0.0, float(low)), "ci_high": min(1.0, float(high))}
+    low, high = rate_interval(shares)
     return {
         "value": float(shares.mean()),
-        **bounds,
+        "ci_low": low,
+        "ci_high": high,
         "users": len(shares),
         "hits": int((shares > 0).sum()),
     }
 
 
 def _difference(a: Floats, b: Floats) -> Row:
-    (mean_a, variance_a), (mean_b, variance_b) = _added(a, 1), _added(b, 1)
+    (mean_a, variance_a), (mean_b, variance_b) = with_more(a, 1), with_more(b, 1)
     wide = NORMAL * np.sqrt(variance_a + variance_b)
     low, high = mean_a - mean_b + wide * np.array([-1, 1])
     bounds = {"ci_low": max(-1.0, float(low)), "ci_high": min(1.0, float(high))}
     return {"value": float(a.mean() - b.mean()), **bounds}
-
-
-def _added(shares: Floats, each: int) -> tuple[float, float]:
-    """Mean, and its variance, with so many hits and misses more."""
-    more = np.concatenate([shares, np.tile([0.0, 1.0], each)])
-    return float(more.mean()), float(more.var() / len(more))

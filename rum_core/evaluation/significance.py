@@ -1,4 +1,5 @@
-"""Percentile bootstrap over users, for the means of many columns on the same resamples.
+"""Percentile bootstrap over users, for the means of many columns on the same resamples; and the
+interval of a rate that holds without a hit too, where the bootstrap's has no width.
 
 Users with the same numbers form a group; a resample of U users draws how often each group occurs,
 which has the distribution of drawing the users one by one and costs groups instead of users.
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+NORMAL = 1.959964  # of a 95 % interval
 CELLS = 4_000_000  # of the (resamples, groups) counts held at once: 32 MB
 
 
@@ -36,3 +38,16 @@ def bootstrap(
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return mean, low, high
+
+
+def rate_interval(shares: Floats) -> tuple[float, float]:
+    """95 % bounds of the mean of shares (U,), by two hits and misses more (Agresti and Coull)."""
+    mean, variance = with_more(shares, 2)
+    low, high = mean + NORMAL * np.sqrt(variance) * np.array([-1, 1])
+    return max(0.0, float(low)), min(1.0, float(high))
+
+
+def with_more(shares: Floats, each: int) -> tuple[float, float]:
+    """Mean, and its variance, with so many hits and misses more."""
+    more = np.concatenate([shares, np.tile([0.0, 1.0], each)])
+    return float(more.mean()), float(more.var() / len(more))

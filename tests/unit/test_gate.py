@@ -3,10 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rum_core.evaluation.facts import Facts
 from rum_core.evaluation.gate import judge
+from rum_core.evaluation.measure import intervals
+from rum_core.evaluation.metrics import METRICS
 from rum_core.evaluation.steps import gate_note, gate_table
 from rum_core.settings import Gate
 
@@ -122,6 +125,23 @@ def test_a_few_customers_and_lines_are_chance() -> None:
         "popular items",
         "popular lists",
     ]
+
+
+def of_hits(hits: int, users: int) -> dict[str, dict[str, Any]]:
+    """The held-out metrics of so many customers, of whom so many have a hit, at the first place."""
+    values = np.zeros((users, len(METRICS)))
+    values[:hits, [METRICS.index("hit_rate"), METRICS.index("ndcg")]] = [1.0, 0.34]
+    rows = intervals({"rum": values}, resamples=1000, seed=0)["rum"]
+    return {row["metric"]: row for row in rows}
+
+
+@pytest.mark.parametrize("users", [60, 100, 200])
+def test_a_night_without_a_hit_is_stopped_where_it_is_beyond_chance(users: int) -> None:
+    none = replace(TONIGHT, metrics=of_hits(0, users))
+    for before, stopped in ((4, []), (25, ["hit_rate"])):
+        last = replace(LAST, metrics=of_hits(before, users))
+        assert broken(none, [last], Gate()) == stopped
+    assert "ndcg" not in {check.name for check in judge(none, [last], Gate())}
 
 
 def test_the_report_shows_each_check_and_that_the_gate_was_off() -> None:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from rum_core.evaluation import significance
-from rum_core.evaluation.significance import bootstrap
+from rum_core.evaluation.significance import bootstrap, rate_interval
 
 
 def test_agrees_with_scipy_within_monte_carlo_error() -> None:
@@ -42,3 +42,11 @@ def test_a_paired_difference_is_narrower_than_the_two_apart() -> None:
 def test_one_user_and_none() -> None:
     assert [float(v[0]) for v in bootstrap(np.array([[0.4]]), resamples=100, seed=0)] == [0.4] * 3
     assert all(np.isnan(v).all() for v in bootstrap(np.zeros((0, 2)), resamples=100, seed=0))
+
+
+def test_the_interval_of_a_rate_is_that_of_agresti_and_coull() -> None:
+    """Of 60 customers and none with a hit as of 64 and two: p + 1.96 sqrt(p (1 - p) / 64)."""
+    p = 2 / 64
+    high = p + 1.959964 * (p * (1 - p) / 64) ** 0.5
+    assert rate_interval(np.zeros(60)) == pytest.approx((0, high))
+    assert rate_interval(np.ones(60)) == pytest.approx((1 - high, 1))
