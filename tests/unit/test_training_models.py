@@ -16,7 +16,7 @@ from rum_core.store.checkpoint import SavedModel
 from rum_core.training.closed import fit_closed
 from rum_core.training.loop import TrainError
 from tests import oracle
-from tests.unit.test_training import CATALOG, HISTORIES, ITEMS, random_histories, run, settings_of
+from tests.unit.test_training import CATALOG, HISTORIES, ITEMS, run, settings_of
 
 GRADIENTS = [
     ("mf", {"loss": "bpr", "negatives": 2}),
@@ -59,14 +59,6 @@ def test_mf_is_the_model_of_rum_with_alpha_0() -> None:
         assert rum.keys() == mf.keys()
         for tensor in rum:
             np.testing.assert_allclose(rum[tensor], mf[tensor], atol=1e-6, err_msg=tensor)
-
-
-def test_a_history_longer_than_the_window_is_learned_from_whole() -> None:
-    """Cut in windows, every purchase is a target once: also those that only a later window sees."""
-    long = random_histories(6, longest=60)
-    tensors, left = run(chosen_of("sasrec", {"epochs": 1, "serve": "train"}), long)
-    assert np.isfinite(left[-1].progress.loss)
-    assert all(np.isfinite(tensor).all() for tensor in tensors.values())
 
 
 @pytest.mark.parametrize("name", CLOSED)
