@@ -119,12 +119,14 @@ def _because(items: Any, history: Any, weights: Any, decay: float, most: int) ->
     chosen = np.full((items.shape[0], items.shape[1], most), -1, np.int32)
     shares = np.zeros((items.shape[0], items.shape[1], most), np.float32)
     for run in prange((users + RUN - 1) // RUN):
+        newest = np.empty(len(weights[0]), np.int64)
         for u in range(run * RUN, min((run + 1) * RUN, users)):
             _explain(
                 items[u],
                 history[0][offsets[u] : offsets[u + 1]],
                 weights,
                 decay,
+                newest,
                 chosen[u],
                 shares[u],
             )
@@ -133,10 +135,18 @@ def _because(items: Any, history: Any, weights: Any, decay: float, most: int) ->
 
 @njit(cache=True)
 def _explain(
-    items: Any, history: Any, weights: Any, decay: float, chosen: Any, shares: Any
+    items: Any,
+    history: Any,
+    weights: Any,
+    decay: float,
+    newest: Any,
+    chosen: Any,
+    shares: Any,
 ) -> None:
-    """Reasons chosen (N, B) and their shares of a user's list (N,)."""
+    """Reasons chosen (N, B) and their shares of a user's list (N,); newest (I,): room to work."""
     indptr, indices, values = weights
+    for place in range(len(history)):
+        newest[history[place]] = place  # an item bought twice stands where it was bought last
     parts = np.empty(len(history))
     for n in range(len(items)):
         parts[:] = 0.0
@@ -148,10 +158,7 @@ def _explain(
                 if indices[at] == items[n]:
                     part = weight * values[at]
             weight *= decay
-            newest = len(history) - 1  # an item bought twice stands where it was bought last
-            while history[newest] != i:
-                newest -= 1
-            parts[newest] += part
+            parts[newest[i]] += part
         total = 0.0
         for place in range(len(history)):
             total += max(parts[place], 0.0)

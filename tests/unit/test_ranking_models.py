@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rum_core.models.item_weights import as_tensors
 from rum_core.models.registry import MODELS, OF_NEIGHBOURS
 from rum_core.ranking import reference
+from rum_core.ranking.neighbours import _explain
 from rum_core.ranking.ranking import rank
 from rum_core.store.checkpoint import SavedModel, load_model, save_model
 from rum_core.store.layout import Store
@@ -124,6 +125,25 @@ def test_parameters_beyond_float32_products_still_rank(name: str, size: float) -
     model = model_of(name, rng, size=size)
     histories = some_histories(rng, 9, 40, 6)
     same(rank(model, histories, top_n=5), reference.rank(model, histories, top_n=5))
+
+
+def test_reasons_take_twice_as_long_for_a_history_twice_as_long() -> None:
+    class Counted(list[int]):
+        looks = 0
+
+        def __getitem__(self, at: int) -> int:  # type: ignore[override]
+            self.looks += 1
+            return super().__getitem__(at)
+
+    weights = (np.arange(201), np.arange(200), np.ones(200))  # each item speaks for itself
+    looks = []
+    for length in (100, 200):
+        history, newest = Counted(range(length)), np.empty(200, np.int64)
+        chosen, shares = np.full((3, 2), -1), np.zeros((3, 2))
+        _explain.py_func(np.array([7, 8, 9]), history, weights, 1.0, newest, chosen, shares)
+        assert chosen[:, 0].tolist() == [7, 8, 9]
+        looks.append(history.looks)
+    assert looks[1] <= 2 * looks[0]
 
 
 def test_who_is_in_no_table_gets_what_is_known_of_him() -> None:
