@@ -184,9 +184,9 @@ class _Memory:
         exponent = m.beta * w * (gamma + 3 * ROUNDING) + 100 * ROUNDING
         if on_card:
             exponent = 2 * exponent + 16 * m.slots * ROUNDING
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             relative = np.expm1(exponent) + (m.slots + 16) * ROUNDING
-        read = w * (1.25 * gamma + 2.5 * relative)
+            read = m.alpha * (w * (1.25 * gamma + 2.5 * relative))
         bias = np.abs(m.bias).max(initial=0)
         largest_y = base + m.alpha * w + bias
         counted = 0.0
@@ -196,7 +196,7 @@ class _Memory:
             if on_card:
                 counted += 16 * ROUNDING * (m.counted.mixture[0] + m.counted.most(m.slots))
         tiny = (m.alpha * (m.slots + 1) * 2.0**-133 + 2.0**-146) / kernels.LOWEST
-        bound = counted + base * gamma + m.alpha * read + 32 * ROUNDING * largest_y + tiny
+        bound = counted + base * gamma + read + 32 * ROUNDING * largest_y + tiny
         if not on_card:
             lost_q = float(m.lost[self.block.candidates].max())
             bound += product_error(length, lost(self.p), largest, lost_q, m.q.shape[1])

@@ -551,6 +551,17 @@ def test_parameters_beyond_float32_products_still_rank(level: str, size: float) 
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_bound_that_overflows_is_no_warning(level: str) -> None:
+    """Where alpha is 0, what attention may be off by is 0 times infinity."""
+    rng = np.random.default_rng(1)
+    model = a_model(level, rng, size=1e8)
+    model = replace(model, config={**model.config, "alpha": 0.0})
+    histories = some_histories(rng, 9, 40, 6)
+    same(rank(model, histories, top_n=5), reference.rank(model, histories, top_n=5))
+
+
+@pytest.mark.parametrize("level", LEVELS)
 def test_the_rival_without_memory_is_matrix_factorisation(level: str) -> None:
     rng = np.random.default_rng(11)
     model = a_model(level, rng, items=60, users=9, bias=True)
