@@ -64,6 +64,8 @@ class Cluster:
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             # Ray's workers run at nice 15 if not told otherwise: any other load starves the night
             "RAY_worker_niceness": "0",
+            # told to nobody; its actor for it is spared too
+            "RAY_USAGE_STATS_ENABLED": "0",
             # takes loopback for its address, as it does on Windows and macOS without a cluster
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         }
@@ -92,7 +94,7 @@ def _start_head(port: int, env: dict[str, str], folder: Path) -> subprocess.Pope
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
     command += [f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
     command += [f"--temp-dir={folder}", f"--ray-client-server-port={_free_port()}"]
-    command += [f"--dashboard-agent-listen-port={_free_port()}", "--disable-usage-stats"]
+    command.append(f"--dashboard-agent-listen-port={_free_port()}")
     with (folder / LOG).open("ab") as out:
         return subprocess.Popen(
             command,
