@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from jobs import backtest, evaluate, ingest
+from jobs import backtest, ingest
 from rum_core.backtest.rows import METRICS
 from rum_core.data.simulated import simulate, write_days
+from rum_core.errors import RumError
 from rum_core.evaluation.report import evaluations_path
 from rum_core.settings import Settings, from_dict
 from rum_core.store.checksum import sha256
@@ -185,6 +186,6 @@ def test_what_cannot_be_walked_is_said_in_one_line(
     settings = settings_of(shop, END, backtest=asked)
     store = Store.open(settings.store)
     ingest.ingest(settings, store)
-    with pytest.raises(evaluate.RumError, match=says.replace(".", r"\.")) as refused:
+    with pytest.raises(RumError, match=says.replace(".", r"\.")) as refused:
         backtest.backtest(settings, store)
     assert "\n" not in str(refused.value)
