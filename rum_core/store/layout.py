@@ -168,7 +168,19 @@ class Store:
             file.write(content)
 
     def read_json(self, path: str) -> dict[str, Any]:
-        """A JSON object; StoreError names a file that is not one, or not what was written."""
+        """A JSON object; StoreError names a file that is not one, or not what was written.
+
+        Where a read is two requests, for the size and for so many bytes, another file may have
+        taken the name in between: it is read once more.
+        """
+        try:
+            return self._json(path)
+        except StoreError:
+            if self.local:
+                raise
+            return self._json(path)
+
+    def _json(self, path: str) -> dict[str, Any]:
         content = self.read_bytes(path)
         try:
             value = json.loads(content)

@@ -3,6 +3,7 @@ import os
 import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 import pytest
 
 from rum_core.store.layout import Store, StoreError, safe_name
@@ -20,6 +21,21 @@ def test_files_are_written_whole_and_listed(store):
     assert store.files("") == ["a/b.json"]
     assert store.children("a") == ["b.json"]
     assert store.children("nowhere") == []
+
+
+def test_a_file_replaced_while_it_is_read_is_read_once_more(store, monkeypatch):
+    """On object storage, where a read first asks for the size: here it is that of the old one."""
+    store.write_json("a.json", {"run": "r10"})
+    objects = Store(pafs.SubTreeFileSystem("/", pafs.LocalFileSystem()), store.root)
+    whole, cuts = objects.read_bytes("a.json"), [1, 0]
+    monkeypatch.setattr(Store, "read_bytes", lambda *_: whole[: len(whole) - cuts.pop(0)])
+    assert objects.read_json("a.json") == {"run": "r10"}
+    cuts[:] = [1, 1]
+    with pytest.raises(StoreError, match="damaged"):
+        objects.read_json("a.json")
+    cuts[:] = [1, 0]
+    with pytest.raises(StoreError, match="damaged"):
+        store.read_json("a.json")  # on a disk nothing comes in between
 
 
 @pytest.fixture
