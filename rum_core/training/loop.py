@@ -137,7 +137,7 @@ def fit(
         model, optimizers = _first_values(settings, part, catalog, worker)
         if resume and resume.progress.phase == phase:
             _restore(model, optimizers, resume, len(histories), worker)
-        having = settings, histories, catalog, cut, worker
+        having = settings, histories, part, catalog, cut, worker
         for state in _phase(*having, model, optimizers, progress, weights):
             progress = state.progress
             yield state
@@ -200,6 +200,7 @@ def _first_values(
 def _phase(
     settings: Settings,
     histories: Histories,
+    part: Histories,
     catalog: Catalog,
     cut: Cut,
     worker: Worker,
@@ -208,9 +209,8 @@ def _phase(
     progress: Progress,
     weights: Sequence[float],
 ) -> Iterator[State]:
-    """The epochs of a phase that are still to do."""
+    """The epochs of a phase that are still to do, on its part of the histories."""
     phase, train = progress.phase, settings.train
-    part = cut.part(histories, PARTS[phase])
     bought = Bought.of(part, len(catalog))
     fixed = {}
     if settings.model.counts:
