@@ -11,6 +11,7 @@ from collections.abc import Callable
 from threading import Thread
 from typing import IO, TYPE_CHECKING, TypeVar
 
+from flows.ray_cluster import Cluster, ClusterError
 from rum_core.errors import RumError, one_line
 from rum_core.progress import MARK, NAME
 from rum_core.store.layout import Store, fingerprint
@@ -27,7 +28,7 @@ progress = logging.getLogger(NAME)
 USER_ERROR = 2  # the exit status of a job whose one-line error says what to mend
 POLL_SECONDS = 2.0
 TRIES = 15  # times that a job server is asked which does not answer, POLL_SECONDS apart
-WATCH_SECONDS = 0.5
+WATCH_SECONDS = 0.1
 NO_ANSWER = (OSError, RuntimeError)  # of Ray's client: no connection, a status other than 200
 TAIL = 40  # last lines of stderr that tell why a job broke down
 
@@ -40,28 +41,25 @@ class JobFailedError(RumError):
     """The job broke down: trying again may help."""
 
 
-def run_job(
-    verb: str, arguments: list[str], store: Store, env: dict[str, str], died: Callable[[], bool]
-) -> None:
+def run_job(verb: str, arguments: list[str], store: Store, cluster: Cluster) -> None:
     """Run `jobs/<verb>.py`; the lines of its story go to the logger `rum`, the rest to stderr.
 
-    A job here is ended once its cluster has `died`: it would wait minutes for it. On a job server
+    A job here is ended once its cluster has died: it would wait minutes for it. On a job server
     what other nights have left at work on the store is ended first: whoever calls holds its lock.
-    Raises JobRefusedError or JobFailedError with the job's last words.
+    Raises JobRefusedError or JobFailedError with the job's last words, ClusterError where it asked
+    for a Ray that does not start.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     if address.startswith(("http://", "https://")):
         _submit(verb, arguments, metadata_of(store), address)
     else:
-        _run_here(verb, arguments, env, died)
+        _run_here(verb, arguments, cluster)
 
 
-def _run_here(
-    verb: str, arguments: list[str], env: dict[str, str], died: Callable[[], bool]
-) -> None:
+def _run_here(verb: str, arguments: list[str], cluster: Cluster) -> None:
     job = subprocess.Popen(
         [sys.executable, "-m", f"jobs.{verb}", *arguments],
-        env={**os.environ, **env},
+        env={**os.environ, **cluster.reach()},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -72,7 +70,9 @@ def _run_here(
     last: deque[str] = deque(maxlen=TAIL)
     passing_on = Thread(target=_pass_on, args=(job.stderr, last), daemon=True)
     passing_on.start()
-    Thread(target=_end_with, args=(job, died), daemon=True).start()
+    failed: list[ClusterError] = []
+    watching = Thread(target=_watch, args=(job, cluster, failed), daemon=True)
+    watching.start()
     try:
         for line in job.stdout:
             _tell(line.rstrip("\n"))
@@ -82,6 +82,9 @@ def _run_here(
         if job.poll() is None:
             job.terminate()
             job.wait()
+        watching.join()
+    if failed:
+        raise failed[0]
     _judge(verb, job.returncode, list(last))
 
 
@@ -92,10 +95,16 @@ def _tell(line: str) -> None:
     told.log(logging.WARNING if text.startswith(WARNS) else logging.INFO, "%s", line)
 
 
-def _end_with(job: subprocess.Popen[str], died: Callable[[], bool]) -> None:
-    """Kill a job whose cluster has died."""
+def _watch(job: subprocess.Popen[str], cluster: Cluster, failed: list[ClusterError]) -> None:
+    """Start the Ray that a job asks for; kill a job whose Ray has died, or does not start."""
     while job.poll() is None:
-        if died():
+        try:
+            cluster.answer()
+        except ClusterError as error:
+            failed.append(error)
+            job.kill()
+            return
+        if cluster.died():
             log.warning("the night's Ray has died: the job at work is ended")
             job.kill()
             return

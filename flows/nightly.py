@@ -70,9 +70,9 @@ def job(
     cluster: Cluster,
     still_mine: Callable[[], None],
 ) -> None:
-    """One job of the night on the Ray cluster."""
+    """One job of the night, on its Ray cluster if it needs one."""
     still_mine()  # at each try: what is at work on the store is ended as a dead night's
-    run_job(verb, arguments, store, cluster.reach(), cluster.died)
+    run_job(verb, arguments, store, cluster)
 
 
 @task(task_run_name="audit the lists, pass the gate, publish", cache_policy=NO_CACHE)
@@ -209,7 +209,7 @@ def _jobs(
     mark: str,
     still_mine: Callable[[], None],
 ) -> None:
-    """The jobs of a night, one after another, on one Ray."""
+    """The jobs of a night, one after another; those that need a Ray share it."""
     with ray_cluster(night_folder(mark)) as cluster:
         for verb in verbs:
             job(verb, arguments, store, cluster, still_mine)

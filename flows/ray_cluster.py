@@ -1,8 +1,9 @@
 """Where a night's jobs run: a Ray of the night's own, or the cluster that RAY_ADDRESS names.
 
-RAY_ADDRESS unset: one Ray head is started on loopback for the night, with a token of its own, and
-ended with it. RAY_ADDRESS=host:port: jobs are processes here that connect to it.
-RAY_ADDRESS=http(s)://...: jobs are submitted to that cluster's job server.
+RAY_ADDRESS unset: a Ray head is started on loopback for the first job that asks for one, with a
+token of its own, serves the jobs after it too, and ends with the night. RAY_ADDRESS=host:port: jobs
+are processes here that connect to it. RAY_ADDRESS=http(s)://...: jobs are submitted to that
+cluster's job server.
 """
 
 import logging
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rum_core.asking import FOR_RAY
 from rum_core.errors import RumError
 
 log = logging.getLogger(__name__)
@@ -34,30 +36,50 @@ class ClusterError(RumError):
 
 @dataclass
 class Cluster:
-    """Where jobs run. `own` is the night's Ray head, None where RAY_ADDRESS names a cluster."""
+    """Where jobs run. `own` is the night's Ray head, None where RAY_ADDRESS names a cluster, and
+    until a job has asked for it."""
 
     folder: Path | None = None
     own: subprocess.Popen[bytes] | None = None
     env: dict[str, str] = field(default_factory=dict)
 
     def reach(self) -> dict[str, str]:
-        """Environment variables that lead a job to it; a head of its own that died is replaced."""
-        if self.folder and (self.own is None or self.died()):
-            self._start(self.folder)
+        """Environment variables that lead a job to it; another head will take the place of one of
+        its own that died."""
+        if self.folder and (not self.env or self.died()):
+            self._prepare(self.folder)
         return self.env
 
     def died(self) -> bool:
         """Whether a head of its own is gone."""
         return self.own is not None and self.own.poll() is not None
 
-    def _start(self, folder: Path) -> None:
+    def answer(self) -> None:
+        """Start a head of its own, if a job has asked for one and waits. ClusterError if it does
+        not start."""
+        if not self.env or not (asked := Path(self.env[FOR_RAY])).exists():
+            return
+        if self.own is None:
+            port = int(self.env["RAY_ADDRESS"].rpartition(":")[2])
+            self.own = _start_head(port, self.env, asked.parent)
+            try:
+                _wait_until_up(self.own, port, asked.with_name(LOG))
+            except ClusterError:
+                _stop(self.own)
+                raise
+        asked.unlink(missing_ok=True)
+
+    def _prepare(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
-        port = _free_port()
+        asked = folder / "asked"
+        asked.unlink(missing_ok=True)  # by a job that is gone
+        self.own = None
         self.env = {
-            "RAY_ADDRESS": f"127.0.0.1:{port}",
+            "RAY_ADDRESS": f"127.0.0.1:{_free_port()}",
+            FOR_RAY: str(asked),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             # nothing is served from here: without it the head drains for 30 s when it is ended
@@ -69,8 +91,6 @@ class Cluster:
             # takes loopback for its address, as it does on Windows and macOS without a cluster
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         }
-        self.own = _start_head(port, self.env, folder)
-        _wait_until_up(self.own, port, folder / LOG)
 
     def stop(self) -> None:
         """End a head of its own."""

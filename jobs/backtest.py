@@ -12,7 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.runtime import over_work, ray_session, run_job
+from jobs.runtime import run_job
+from jobs.work import over_work, ray_session
 from rum_core.backtest.replay import REPLAYED, replay
 from rum_core.backtest.rows import backtest_table
 from rum_core.backtest.shown import as_text, plot

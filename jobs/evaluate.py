@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.runtime import over_users, ray_session, run_job
+from jobs.runtime import run_job
+from jobs.work import over_users, ray_at_need
 from rum_core import schema
 from rum_core.data.cuts import TimeCut, cut_of
 from rum_core.data.histories import Histories
@@ -149,11 +150,11 @@ def measure(
         "exclude_seen": settings.recommend.exclude_seen,
         "share": share,
     }
-    with ray_session():
-        blocks = over_users(store, snapshot.id, Measure, arguments, settings.recommend.workers)
+    with ray_at_need():
+        made = over_users(store, snapshot.id, Measure, arguments, settings.recommend.workers)
         tables = []
         more = counting(round(share * snapshot.users), "customers measured")
-        for table in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for table in made:
             tables.append(table)
             more(len(table))
     measured = Measured.of(tables, list(contenders(model, counts)), top_n)

@@ -18,7 +18,7 @@ import ray.train.torch
 import torch
 from safetensors.torch import load_file, save_file
 
-from jobs.runtime import ray_session, smallest_node
+from jobs.work import own_ray, ray_session, smallest_node
 from rum_core.data.snapshots import Snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError, one_line
 from rum_core.models.kernels import use_threads
@@ -66,7 +66,7 @@ def _closed(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> 
 def run(settings: Settings, store: Store, snapshot: Snapshot, name: str) -> dict[str, Any]:
     """Both models by Ray Train; what the record says of it."""
     workers = settings.train.workers
-    own = not os.environ.get("RAY_ADDRESS")
+    own = own_ray()
     with _environment(POLL | (NO_DASHBOARD if own else {})), ray_session():
         resources = ray.cluster_resources()
         use_gpu = settings.train.device == "gpu" or (

@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from jobs.runtime import over_work, ray_session, run_job
+from jobs.runtime import run_job
 from jobs.snapshot import make_snapshot
+from jobs.work import over_work, ray_at_need
 from rum_core.data.blocks import columns_of
 from rum_core.data.books import balance
 from rum_core.data.formats import read_blocks
@@ -56,7 +57,7 @@ def ingest(settings: Settings, store: Store) -> None:
     news = find_news(before, found, settings.source.changed)
     known = seen_again(before, found)
     store.mark()
-    with ray_session():
+    with ray_at_need():
         ledger, said = _add(settings, store, fs, before, known, news)
         manifest = make_snapshot(settings, store, known, ledger)
     filled = ledger.filled

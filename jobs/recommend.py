@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 
-from jobs.runtime import WRITE_ARGS, over_users, over_work, ray_session, run_job
+from jobs.runtime import run_job
+from jobs.work import Shared, over_users, over_work, ray_at_need
 from rum_core import schema
 from rum_core.data.candidates import read_candidates
 from rum_core.data.catalog import Catalog
@@ -170,7 +170,7 @@ def recommend(settings: Settings, store: Store) -> None:
     }
     staged = store.new_staging()
     with store.attempt() as beside:
-        with ray_session():
+        with ray_at_need():
             found = Found(snapshot.users, 0, None)
             if standing is not None:
                 found = stand(store, standing, model, snapshot, staged, beside)
@@ -242,16 +242,15 @@ def stand(
     after = load_manifest(store, snapshot.id)
     if after is None:
         raise StoreError(f"there is no snapshot {snapshot.id}: run jobs/ingest.py")
-    sides = [Side.of(store, manifest, model.catalog) for manifest in (former.snapshot, after)]
-    held = ray.put(sides)
+    sides = Shared([Side.of(store, side, model.catalog) for side in (former.snapshot, after)])
     found: list[Changes] = over_work(
-        lambda bucket: find_changes(store, *ray.get(held), bucket, f"{beside}/active"),
+        lambda bucket: find_changes(store, *sides.value, bucket, f"{beside}/active"),
         [{"bucket": bucket} for bucket in range(after.buckets)],
     )
     ids = [changes.stale for changes in found if len(changes.stale)]
-    stale = ray.put(pa.concat_arrays(ids) if ids else None)
+    stale = Shared(pa.concat_arrays(ids) if ids else None)
     over_work(
-        lambda piece: carry(store, former, piece, ray.get(stale), staged),
+        lambda piece: carry(store, former, piece, stale.value, staged),
         [{"piece": piece} for piece in former.pieces()],
     )
     active, same = (sum(getattr(c, name) for c in found) for name in ("active", "same"))
@@ -282,12 +281,7 @@ def stage(
     )
     try:
         with watching(_ranked(store, staged, found.active, arguments["top_n"])):
-            lists.write_parquet(
-                store.full(staged),
-                filesystem=store.fs,
-                ray_remote_args=WRITE_ARGS,
-                compression="zstd",
-            )
+            lists.write(staged)
     except OSError as error:
         raise StoreError(f"cannot write lists to {staged}: {one_line(error)[-300:]}") from None
 

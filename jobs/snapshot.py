@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
-from jobs.runtime import over_work
+from jobs.work import Shared, over_work
 from rum_core.data.blocks import columns_of
 from rum_core.data.books import check_rows
 from rum_core.data.catalog import Catalog
@@ -132,7 +131,7 @@ def _grown(
     for bucket, number in zip(some, found, strict=True):
         users[bucket] += number
     first = np.cumsum([0, *users.values()])
-    held = ray.put(Growth(grouping, former, catalog, catalog.index_of(known.ids)))
+    growth = Shared(Growth(grouping, former, catalog, catalog.index_of(known.ids)))
     grown: list[Grouped | None] = []
     for new_rows in (True, False):  # where it may not do is found before the rest is written
         work = [
@@ -140,7 +139,7 @@ def _grown(
             for b in users
             if users[b] and (b in some) == new_rows
         ]
-        grown += over_work(lambda **job: grow(ray.get(held), **job), work)
+        grown += over_work(lambda **job: grow(growth.value, **job), work)
         if None in grown:
             log.info("all histories are made anew: new purchases do not just go between the old")
             return None
@@ -176,11 +175,11 @@ def _grouped(ledger: Ledger, grouping: Grouping, night: date, content: str) -> M
     items = pc.unique(pa.chunked_array([d.items for d in dealt]))
     catalog = Catalog.from_ids(items, np.zeros(len(items), np.int64))
     first = first_users(hashes, buckets)
-    held = ray.put(catalog)
+    shared = Shared(catalog)
     work = [{"bucket": b, "first_user": int(first[b])} for b in range(buckets)]
     filled = np.diff(np.append(first, len(hashes))) > 0
     work = [job for job, full in zip(work, filled, strict=True) if full]
-    grouped = over_work(lambda **job: group(grouping, ray.get(held), **job), work)
+    grouped = over_work(lambda **job: group(grouping, shared.value, **job), work)
     if sum(g.users for g in grouped) != len(hashes):
         raise StoreError(
             f"customers were lost on the way to {grouping.snapshot}: run jobs/ingest.py again"

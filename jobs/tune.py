@@ -19,8 +19,9 @@ from ray.tune.experiment import Trial as Running
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from jobs.runtime import ray_session, run_job
+from jobs.runtime import run_job
 from jobs.spaces import by_section, points_of, settled
+from jobs.work import ray_session
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.data.snapshots import Snapshot, latest_snapshot, load_snapshot, read_histories

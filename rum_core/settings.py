@@ -483,7 +483,11 @@ class Recommend(Section):
         "tested in Triton's interpreter, never yet on a card",
     )
     workers: int = Field(
-        0, ge=0, le=4096, description="Ray actors that replay and rank; 0: one a core or GPU"
+        0,
+        ge=0,
+        le=4096,
+        description="Ray actors that replay and rank; 0: one a core or GPU, and none, but the job "
+        "itself, for at most 20,000 customers where Ray is not a cluster's",
     )
 
 

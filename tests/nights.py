@@ -16,7 +16,7 @@ import torch
 from ray import cloudpickle
 
 from flows.release import release
-from jobs import backtest, evaluate, fitting, ingest, recommend, snapshot, train
+from jobs import backtest, evaluate, fitting, ingest, recommend, snapshot, train, work
 from rum_core.data.snapshots import Snapshot, load_snapshot
 from rum_core.settings import Settings
 from rum_core.store.layout import Store
@@ -27,21 +27,20 @@ LEAST_USERS = 7  # of a block
 
 
 class Blocks:
-    """Stands for a Ray Data set: what an actor makes of the users of some parts, in blocks."""
+    """What an actor makes of the users of some parts, in blocks."""
 
     def __init__(self, store: Store, files: list[str], actor: Callable[..., pa.Table]) -> None:
         self.store, self.files, self.actor = store, files, actor
 
-    def iter_batches(self, **_: object) -> Iterator[pa.Table]:
+    def __iter__(self) -> Iterator[pa.Table]:
         for file in self.files:
             rows = self.store.read_table(file)
             users = max(LEAST_USERS, -(-len(rows) // MOST_BLOCKS))
             for start in range(0, len(rows), users):
                 yield self.actor(rows.slice(start, users))
 
-    def write_parquet(self, path: str, **_: object) -> None:
-        folder = path.removeprefix(self.store.full("")).lstrip("/")
-        for number, lists in enumerate(self.iter_batches()):
+    def write(self, folder: str) -> None:
+        for number, lists in enumerate(self):
             self.store.write_table(f"{folder}/{number}.parquet", lists)
 
 
@@ -59,9 +58,9 @@ def over_users(
     return Blocks(store, files, actor(**arguments))
 
 
-def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]:
+def over_work(of_one: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]:
     """In the last order first, on copies."""
-    copy = cloudpickle.loads(cloudpickle.dumps(work))
+    copy = cloudpickle.loads(cloudpickle.dumps(of_one))
     done = {n: cloudpickle.dumps(copy(**jobs[n])) for n in reversed(range(len(jobs)))}
     return [cloudpickle.loads(done[n]) for n in range(len(jobs))]
 
@@ -88,14 +87,14 @@ def without_ray() -> Iterator[None]:
         get_world_rank=lambda: 0, get_world_size=lambda: 1, get_local_world_size=lambda: 1
     )
     with pytest.MonkeyPatch.context() as patch:
-        for module in (backtest, ingest, evaluate, recommend):
-            patch.setattr(module, "ray_session", nullcontext)
+        patch.setattr(backtest, "ray_session", nullcontext)
+        for module in (ingest, evaluate, recommend):
+            patch.setattr(module, "ray_at_need", nullcontext)
         for module in (evaluate, recommend):
             patch.setattr(module, "over_users", over_users)
         for module in (backtest, ingest, snapshot, recommend):
             patch.setattr(module, "over_work", over_work)
-        for module in (snapshot, recommend):
-            patch.setattr(module, "ray", SimpleNamespace(put=lambda x: x, get=lambda x: x))
+        patch.setattr(work, "ray", SimpleNamespace(put=lambda x: x, get=lambda x: x))
         patch.setattr(fitting, "run", run_training)
         patch.setattr(fitting, "_report", lambda *_: None)
         patch.setattr(fitting.ray.train, "get_context", lambda: alone)

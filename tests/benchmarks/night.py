@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 from jobs import ingest
-from jobs.runtime import BLOCK_USERS, THREAD_LIMITS
+from jobs.work import BLOCK_USERS, THREAD_LIMITS
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.data.simulated import Shop, simulate, write_days

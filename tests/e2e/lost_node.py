@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import ray
 
-from jobs.runtime import WRITE_ARGS, over_users, ray_session
+from jobs.work import WRITE_ARGS, over_users, ray_session
 from rum_core.store.layout import Store
 
 SNAPSHOT = "2026-11-22-0"
@@ -51,7 +51,7 @@ def main() -> int:
         while ray.cluster_resources().get("CPU", 0) < NODES:
             time.sleep(0.1)
         users = over_users(store, SNAPSHOT, Waits, {"folder": folder}, 0)
-        done = beside.submit(lambda: {row["user_id"] for row in users.iter_rows()})
+        done = beside.submit(lambda: pa.concat_tables(users)["user_id"].unique())
         await_file(folder / "lost")
         try:
             print(ray.get(a_core.remote(), timeout=SECONDS))

@@ -7,6 +7,7 @@ import sys
 from ray.job_submission import JobSubmissionClient
 
 from flows.job import metadata_of, run_job
+from flows.ray_cluster import Cluster
 from rum_core.settings import load
 from rum_core.store.layout import Store
 
@@ -18,7 +19,7 @@ def main() -> None:
     store = Store.open(load(arguments, prog="submit").store)
     client = JobSubmissionClient(os.environ["RAY_ADDRESS"])
     client.submit_job(entrypoint="sleep 600", metadata=metadata_of(store))
-    run_job(verb, arguments, store, {}, lambda: False)
+    run_job(verb, arguments, store, Cluster())
 
 
 if __name__ == "__main__":

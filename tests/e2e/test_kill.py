@@ -26,7 +26,9 @@ def test_a_killed_night_leaves_nothing_and_its_rerun_survives_the_death_of_its_r
     with pytest.raises(StoreError, match="nothing is published"):
         read_latest(str(shop / "store"))
 
-    again = start(shop, env)
+    again = start(
+        shop, env, "--recommend.workers", "2"
+    )  # or so few customers are ranked in the job
     await_role(again, "Ray Data actor")[0].kill()
     # as an attempt of this night leaves it that dies of its Ray after a block is written
     dead = shop / "store" / "_staging" / f"{socket.gethostname()}.{first.pid}.cut-off"
@@ -42,9 +44,9 @@ def test_a_killed_night_leaves_nothing_and_its_rerun_survives_the_death_of_its_r
     assert not any((shop / "store" / "training").iterdir())
 
 
-def start(shop: Path, env: dict[str, str]) -> subprocess.Popen[str]:
+def start(shop: Path, env: dict[str, str], *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        night_command(),
+        night_command(*more),
         cwd=shop,
         env=env,
         stdout=subprocess.PIPE,

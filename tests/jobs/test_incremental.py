@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs import ingest, recommend, runtime
+from jobs import ingest, recommend, work
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.data.simulated import simulate, write_days
@@ -179,9 +179,18 @@ def test_all_lists_are_made_anew_where_they_may_not_stand(tmp_path: Path) -> Non
     assert read_latest(store, verify=True).equals(full_night(tonight, store, made))
 
 
-def test_nights_on_ray_equal_full_nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["by Ray", "here"])
+def test_nights_equal_full_nights_wherever_they_are_worked_out(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(runtime, "BLOCK_USERS", 30)
+    monkeypatch.setattr(work, "BLOCK_USERS", 30)
+    starts = []
+    start = work._start
+    monkeypatch.setattr(work, "_start", lambda: starts.append(start()))
+    if where == "by Ray":
+        monkeypatch.setattr(work, "FEW_JOBS", 0)
+        monkeypatch.setattr(work, "FEW_USERS", 0)
     settings, store = small_shop(tmp_path)
     for night in ("2026-11-20", "2026-11-21"):
         tonight = on(settings, night)
@@ -194,6 +203,7 @@ def test_nights_on_ray_equal_full_nights(tmp_path: Path, monkeypatch: pytest.Mon
     assert 0 < made["users_active"] < 100
     assert made["users_active"] + made["users_carried"] == 200
     assert 0 < made["users_continued"] <= made["users_replayed"] <= made["users_active"]
+    assert bool(starts) == (where == "by Ray")
 
 
 @pytest.mark.usefixtures("without_ray")

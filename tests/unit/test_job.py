@@ -13,6 +13,7 @@ from ray.job_submission import JobStatus
 
 from flows import job as module
 from flows.job import TRIES, JobFailedError, run_job
+from flows.ray_cluster import Cluster
 from rum_core.store.layout import Store, filesystem
 from rum_core.story import LinesOf
 
@@ -79,7 +80,7 @@ def test_a_shell_hands_a_job_the_very_words_that_it_was_given(
 ) -> None:
     words = ['--source.drop=["amount<=0"]', "--store", "it's; here", "$(touch made)", "`x`", ""]
     words += ["a\\b", "a\\\\", "*", "~", "two\nlines", "#x", "&"]
-    run_job("ingest", words, STORE, {}, lambda: False)
+    run_job("ingest", words, STORE, Cluster())
     python = tmp_path / "python"  # that of the server's machine: tells its words
     python.write_text('#!/bin/sh\nprintf "%s\\0" "$@"\n')
     python.chmod(0o755)
@@ -100,7 +101,7 @@ def test_a_warning_of_a_job_is_one_of_the_night(
     record = logging.LogRecord("rum", level, "", 0, "%s lines", (3,), None)
     server.said = LinesOf("ingest").format(record)
     caplog.set_level(logging.INFO, "rum")
-    run_job("ingest", [], STORE, {}, lambda: False)
+    run_job("ingest", [], STORE, Cluster())
     assert [(r.levelno, r.message) for r in caplog.records] == [(level, line)]
 
 
@@ -117,7 +118,7 @@ def test_a_blip_of_the_job_server_is_waited_out(
         ask()
 
     monkeypatch.setattr(server, "blip", blip)
-    run_job("ingest", [], STORE, {}, lambda: False)
+    run_job("ingest", [], STORE, Cluster())
     assert len(asked) == 8
     assert server.stopped == []
 
@@ -125,7 +126,7 @@ def test_a_blip_of_the_job_server_is_waited_out(
 def test_a_job_server_that_stays_away_is_a_failure_that_a_retry_may_mend(server: Server) -> None:
     server.blips = [GONE] * (TRIES + 1)  # to the question and to the order to stop
     with pytest.raises(JobFailedError, match="connection reset"):
-        run_job("ingest", [], STORE, {}, lambda: False)
+        run_job("ingest", [], STORE, Cluster())
     assert server.blips == []
 
 
@@ -133,7 +134,7 @@ def test_a_job_ends_with_the_night_and_its_server_does_not_hide_why(server: Serv
     for ends in ([KeyboardInterrupt()], [KeyboardInterrupt(), GONE]):
         server.blips, server.stopped = [*ends], []
         with pytest.raises(KeyboardInterrupt):
-            run_job("ingest", [], STORE, {}, lambda: False)
+            run_job("ingest", [], STORE, Cluster())
         assert server.blips == []
         assert server.stopped == (["job"] if len(ends) == 1 else [])
 
@@ -146,14 +147,14 @@ def test_a_job_server_that_is_not_there_is_a_failure_that_a_retry_may_mend(
 
     monkeypatch.setattr(server, "list_jobs", reset)
     with pytest.raises(JobFailedError, match="did not take the job ingest: connection reset"):
-        run_job("ingest", [], STORE, {}, lambda: False)
+        run_job("ingest", [], STORE, Cluster())
 
 
 def test_what_a_night_on_the_store_has_left_at_work_is_stopped_and_nothing_else(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def metadata_of(store: str, *words: str) -> dict[str, str]:
-        run_job("train", [*words], Store(*filesystem(store)), {}, lambda: False)
+        run_job("train", [*words], Store(*filesystem(store)), Cluster())
         return server.submitted[-1]["metadata"]
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://two")

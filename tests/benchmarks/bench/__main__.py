@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.runtime import THREAD_LIMITS
+from jobs.work import THREAD_LIMITS
 from tests.benchmarks.bench.growth import plots
 from tests.benchmarks.bench.page import as_markdown, broken, machine
 from tests.benchmarks.bench.row import Row

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 from jobs.ingest import ingest
-from jobs.runtime import over_work, ray_session
+from jobs.work import over_work, ray_session
 from rum_core.data.simulated import simulate, write_days
 from rum_core.data.snapshots import latest_snapshot, load_manifest
 from rum_core.settings import from_dict
@@ -139,7 +139,7 @@ def run_duckdb(folder: Path, number: int) -> tuple[int, int]:
 @contextmanager
 def started_ray() -> Iterator[None]:
     """While it holds, the job finds a Ray that runs and has a worker, and starts none."""
-    with ray_session(), patch("jobs.ingest.ray_session", nullcontext):
+    with ray_session(), patch("jobs.ingest.ray_at_need", nullcontext):
         over_work(lambda nothing: nothing, [{"nothing": 0}])
         yield
 

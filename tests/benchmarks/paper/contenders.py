@@ -21,6 +21,8 @@ class Contender:
     transitions: bool = False
     wide: bool = False
     start: str = "counted"
+    merge: str = "add"
+    predict: str = "inner"
 
 
 # beyond the defaults: twice the dimensions, the dropout that they need, and the patience, for their
@@ -31,6 +33,9 @@ CONTENDERS: dict[str, Contender] = {
     "rum-transitions": Contender("rum", transitions=True),
     "rum-wide": Contender("rum", transitions=True, wide=True),
     "rum-item": Contender("rum"),
+    "rum-product": Contender("rum", merge="product"),
+    "rum-concat": Contender("rum", merge="concat"),
+    "rum-network": Contender("rum", predict="network"),
     "rum-feature": Contender("rum", "feature"),
     "rum-feature-random": Contender("rum", "feature", start="random"),
     **{name: Contender(name) for name in MODELS if name != "rum"},
@@ -61,7 +66,7 @@ def settings_of(
     of_paper = read_toml(chosen.preset) if chosen.preset else {}
     kind = {"name": chosen.name, "level": chosen.level, "transitions": chosen.transitions}
     if not chosen.preset:
-        kind["start"] = chosen.start
+        kind |= {"start": chosen.start, "merge": chosen.merge, "predict": chosen.predict}
     wide = WIDE if chosen.wide else {}
     values["model"] = {**of_paper.get("model", {}), **kind, **wide.get("model", {})}
     values["train"] = {**of_paper.get("train", {}), "serve": "train", **wide.get("train", {})}

@@ -1,4 +1,4 @@
-"""How users are dealt to actors, and what jobs load."""
+"""Where work is done, how users are dealt to actors, and what jobs load."""
 
 import subprocess
 import sys
@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.runtime import _on_gpus, _size, blocks_of
+from jobs import work
+from jobs.work import _on_gpus, _size, blocks_of
 from rum_core import schema
+from rum_core.asking import FOR_RAY
+from rum_core.data.snapshots import part_path
 from rum_core.errors import RumError
 from rum_core.store.layout import Store
 
@@ -52,6 +55,81 @@ def test_actors_and_gpus(
     else:
         with pytest.raises(RumError, match=expected):
             _on_gpus(workers)
+
+
+class StartedError(Exception):
+    """Ray would be started."""
+
+
+@pytest.fixture
+def starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever would start Ray is stopped; few is 3."""
+
+    def start() -> None:
+        raise StartedError
+
+    monkeypatch.setattr(work, "_start", start)
+    monkeypatch.setattr(work, "FEW_JOBS", 3)
+    monkeypatch.setattr(work, "FEW_USERS", 3)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv(FOR_RAY, raising=False)
+
+
+def as_it_is(users: pa.Table) -> pa.Table:
+    return users
+
+
+@pytest.mark.usefixtures("starting")
+def test_ray_starts_with_the_first_work_that_is_worth_it() -> None:
+    with work.ray_at_need():
+        assert work.over_work(lambda n: n + 1, [{"n": n} for n in range(3)]) == [1, 2, 3]
+        assert work.over_work(lambda n: n, []) == []
+        with pytest.raises(StartedError):
+            work.over_work(lambda n: n, [{"n": n} for n in range(4)])
+
+
+@pytest.mark.usefixtures("starting")
+@pytest.mark.parametrize(
+    ("users", "workers", "device", "starts"),
+    [
+        (0, 0, "cpu", False),
+        (3, 0, "cpu", False),
+        (3, 1, "cpu", False),
+        (3, 2, "cpu", True),
+        (3, 0, "gpu", True),
+        (4, 0, "cpu", True),
+    ],
+)
+def test_few_users_are_done_here(
+    users: int, workers: int, device: str, starts: bool, tmp_path: Path
+) -> None:
+    store = Store.open(str(tmp_path))
+    bought = [[0]] * users
+    columns = [[f"u{n}" for n in range(users)], list(range(users)), bought, bought]
+    part = pa.table(columns, schema=schema.histories(pa.string()))
+    store.write_table(part_path("2026-11-22-0", 0), part)
+    asked = (store, "2026-11-22-0", lambda: as_it_is, {}, workers)
+    with work.ray_at_need():
+        if starts:
+            with pytest.raises(StartedError):
+                work.over_users(*asked, device=device)
+        else:
+            made = work.over_users(*asked, device=device)
+            assert pa.concat_tables(made).equals(part)
+            made.write("lists")
+            assert pa.concat_tables(map(store.read_table, store.files("lists"))).equals(part)
+
+
+@pytest.mark.usefixtures("starting")
+def test_a_cluster_does_all_work_and_a_ray_of_the_nights_own_what_is_worth_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    with pytest.raises(StartedError), work.ray_at_need():
+        pass
+    monkeypatch.setenv(FOR_RAY, "asked")
+    with work.ray_at_need():
+        assert work.over_work(lambda n: n, [{"n": 1}]) == [1]
 
 
 @pytest.mark.parametrize("group", [2, 100])

@@ -1,0 +1,299 @@
+"""Where work is done: in this process, or spread over Ray's.
+
+A cluster that RAY_ADDRESS names does all of it. A Ray of the night's own, or of this process's,
+takes seconds to start: it starts with the first work that is worth it, and what one process does in
+that time is done here.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import dumps, loads
+from typing import Any, Generic, Protocol, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from rum_core import schema
+from rum_core.asking import FOR_RAY, ask
+from rum_core.errors import RumError
+from rum_core.progress import counting
+from rum_core.store.layout import Store, StoreError
+
+T = TypeVar("T")
+Rows = dict[str, Any]  # which rows of which files
+
+START_SECONDS = 180
+FEW_JOBS = 4  # of some seconds each
+FEW_USERS = 20_000
+WRITE_ARGS = {"num_cpus": 0.5}  # of the tasks that write what actors make: `smallest_node`
+BLOCK_USERS = 262_144  # rows that one call of an actor gets, at most
+BLOCK_PURCHASES = 8_000_000  # that it gets, about: some hundred bytes each at their most
+BLOCK_PLACES = 6_000_000  # of its lists and their reasons, at most: ids of 300 bytes fill a column
+THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def own_ray() -> bool:
+    """Whether Ray is the night's own or this process's: it has what this machine has, no more."""
+    return FOR_RAY in os.environ or not os.environ.get("RAY_ADDRESS")
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Ray, from now to the end."""
+    with ray_at_need():
+        _start()
+        yield
+
+
+@contextmanager
+def ray_at_need() -> Iterator[None]:
+    """Ray from the first work on that is worth it, to the end; a cluster's at once."""
+    if not own_ray():
+        _start()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start() -> None:
+    """Connect to the cluster that RAY_ADDRESS names, or start a Ray of this process's own."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    if FOR_RAY in os.environ and not ask(Path(os.environ[FOR_RAY]), START_SECONDS):
+        raise RumError(f"the night's own Ray did not start in {START_SECONDS} s: run it again")
+    address = os.environ.get("RAY_ADDRESS") or "local"  # never one that happens to run here
+    # a Ray of its own listens on loopback alone: nobody else's business, and no firewall's
+    alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    own = alone if address == "local" else {}
+    ray.init(
+        address=address,
+        **own,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=False,
+    )
+    ray.data.DataContext.get_current().enable_progress_bars = False
+
+
+class Shared(Generic[T]):
+    """A value that the work of many jobs reads: one copy a node, where that is done by Ray."""
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+        self._put: ray.ObjectRef | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., "Shared[T]"], tuple[Any]]:
+        if self._put is None:
+            self._put = ray.put(self.value)
+        return _taken, (self._put,)
+
+
+def _taken(put: ray.ObjectRef) -> Shared[Any]:
+    return Shared(ray.get(put))
+
+
+def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]:
+    """`work(**job)` for every job; results in the jobs' order. Each is a Ray Data task of its own,
+    but up to FEW_JOBS are done in this process, one after another, where Ray is not up."""
+    more = counting(len(jobs), "parts")
+    if len(jobs) <= FEW_JOBS and not ray.is_initialized():
+        results = []
+        for job in jobs:
+            results.append(work(**job))
+            more(1)
+        return results
+    if not jobs:
+        return []
+    _start()
+    numbers = ray.data.range(len(jobs), override_num_blocks=len(jobs))
+    done = numbers.map(lambda row: {**row, "result": dumps(work(**jobs[row["id"]]))})
+    found = {}
+    for row in done.iter_rows():
+        found[row["id"]] = loads(row["result"])
+        more(1)
+    return [found[number] for number in range(len(jobs))]
+
+
+class Made(Protocol):
+    """What actors make of their users."""
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """As tables, in any order."""
+
+    def write(self, folder: str) -> None:
+        """As parquet files of a folder of the store. OSError if that fails."""
+
+
+def over_users(
+    store: Store,
+    snapshot_id: str,
+    actor_class: Callable[..., Callable[[pa.Table], pa.Table]],
+    constructor_kwargs: dict[str, Any],
+    workers: int,
+    files: list[str] | None = None,
+    device: str = "cpu",
+    places: int = 1,
+) -> Made:
+    """Every user of a snapshot once, through a pool of actors: the one way over the users.
+
+    `actor_class(**constructor_kwargs)` is made once in each of `workers` actors (0: one a core, or
+    one a GPU where that is the device) and called with arrow tables of schema.histories rows, of
+    any number and in any order. `files`: only the users in these parts. `places`: ids that an actor
+    gives back for a user. Up to FEW_USERS are done by one actor in this process, unless more
+    workers are asked for or Ray is a cluster's. The work is done when what is made is iterated or
+    written. StoreError if the snapshot is not there, RumError if there are too few GPUs.
+    """
+    folder = f"histories/snapshot={snapshot_id}"
+    if files is None:
+        files = [file for file in store.files(folder) if file.endswith(".parquet")]
+    if not files:
+        raise StoreError(f"there are no histories in {store.full(folder)}; run jobs/ingest.py")
+    sizes = [_size(store, file) for file in files]
+    rows, purchases = [size[0] for size in sizes], sum(size[1] for size in sizes)
+    room = BLOCK_PURCHASES * sum(rows) // max(1, purchases)
+    most = max(1, min(BLOCK_USERS, BLOCK_PLACES // places, room))
+    reads = (store, actor_class, constructor_kwargs)
+    if own_ray() and sum(rows) <= FEW_USERS and workers < 2 and device == "cpu":
+        return _Here(store, reads, blocks_of(files, rows, most))
+    _start()
+    cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    workers = _on_gpus(workers) if device == "gpu" else workers or cores
+    share = -(-sum(rows) // workers)  # in as few blocks as may be, all alike
+    blocks = blocks_of(files, rows, max(1, -(-share // max(1, -(-share // most)))))
+    threads = str(max(1, min(cores // workers, int(smallest_node(device.upper())))))
+    made = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
+        _Reads,
+        fn_constructor_args=reads,
+        # one block at a time, so that none waits behind another while an actor is still starting
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_gpus=int(device == "gpu"),
+        num_cpus=smallest_node() / 2 / workers,
+        runtime_env={"env_vars": dict.fromkeys(THREAD_LIMITS, threads)},
+    )
+    return _Spread(store, made)
+
+
+@dataclass(frozen=True)
+class _Here:
+    """Made by one actor in this process."""
+
+    store: Store
+    reads: tuple[Any, ...]  # arguments of _Reads
+    blocks: list[Rows]
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        reads = _Reads(*self.reads)
+        for block in self.blocks:
+            yield reads.of(block)
+
+    def write(self, folder: str) -> None:
+        for number, table in enumerate(self):
+            self.store.write_table(f"{folder}/here-{number:05d}.parquet", table)
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """Made by Ray's actors."""
+
+    store: Store
+    made: "ray.data.Dataset"  # a name alone: to load Ray Data takes a while
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        yield from self.made.iter_batches(batch_size=None, batch_format="pyarrow")
+
+    def write(self, folder: str) -> None:
+        self.made.write_parquet(
+            self.store.full(folder),
+            filesystem=self.store.fs,
+            ray_remote_args=WRITE_ARGS,
+            compression="zstd",
+        )
+
+
+class _Reads:
+    """An actor that is told which rows to read, so that no task of Ray's reads for it."""
+
+    def __init__(
+        self,
+        store: Store,
+        actor_class: Callable[..., Callable[[pa.Table], pa.Table]],
+        constructor_kwargs: dict[str, Any],
+    ) -> None:
+        self.store, self.actor = store, actor_class(**constructor_kwargs)
+
+    def __call__(self, blocks: pa.Table) -> Iterator[pa.Table]:
+        for block in blocks.to_pylist():
+            yield self.of(block)
+
+    def of(self, block: Rows) -> pa.Table:
+        """What the actor makes of one block."""
+        rows = [
+            self.store.read_table(span["file"]).slice(span["start"], span["rows"])
+            for span in block["spans"]
+        ]
+        return self.actor(pa.concat_tables(rows))
+
+
+def blocks_of(files: list[str], rows: list[int], most: int) -> list[Rows]:
+    """Every row of these files once, in blocks of `most` rows (the last may have fewer); files
+    without rows are one block."""
+    if not any(rows):
+        return [{"spans": [{"file": file, "start": 0, "rows": 0} for file in files]}]
+    blocks: list[Rows] = []
+    room = 0
+    for file, there in zip(files, rows, strict=True):
+        start = 0
+        while start < there:
+            if not room:
+                blocks.append({"spans": []})
+                room = most
+            taken = min(room, there - start)
+            blocks[-1]["spans"].append({"file": file, "start": start, "rows": taken})
+            start, room = start + taken, room - taken
+    return blocks
+
+
+def _on_gpus(workers: int) -> int:
+    """As many actors as were asked for, or one a GPU. A cluster may start nodes for those that are
+    not there yet; a Ray of one's own has what it has."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if not gpus and not workers:
+        raise RumError(
+            "recommend.device = gpu, but Ray has none: use cpu, or say how many a cluster can "
+            "start (recommend.workers)"
+        )
+    if gpus < workers and own_ray():
+        raise RumError(
+            f"recommend.workers = {workers} need a GPU each, this machine has {gpus}: ask for "
+            "fewer, use cpu, or start on a cluster (RAY_ADDRESS)"
+        )
+    return workers or gpus
+
+
+def smallest_node(kind: str = "CPU") -> float:
+    """Cores of the smallest node that has any, and one of this kind. All actors together ask for
+    half of them and a task that writes for half a core, so that whichever nodes die, one that is
+    left has room for both: a pool that asks for more waits for ever for a core that it holds
+    itself."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cores = [has.get("CPU", 0.0) for has in alive if has.get(kind, 0.0) > 0]
+    return min((c for c in cores if c >= 1), default=1.0)
+
+
+def _size(store: Store, path: str) -> tuple[int, int]:
+    """Rows of a parquet file of histories and purchases in them, from its footer."""
+    with store.telling(path, "read"):
+        footer = pq.read_metadata(store.full(path), filesystem=store.fs)
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    columns = [group.column(n) for group in groups for n in range(group.num_columns)]
+    lists = [c.num_values for c in columns if c.path_in_schema.split(".")[0] == schema.ITEMS]
+    return int(footer.num_rows), sum(lists)
