@@ -29,7 +29,7 @@ FEWEST = 30  # customers: the error of fewer says little
 Pairs = dict[str, Any]  # settings of `model` and their values
 
 TRIED: tuple[tuple[Pairs, ...], ...] = (
-    tuple({"decay": decay} for decay in (0.5, 0.6, 0.7, 0.85, 0.95)),
+    tuple({"decay": decay} for decay in (0.5, 0.6, 0.7, 0.85, 0.95, 0.98)),
     tuple({"backward": backward} for backward in (0.0, 0.1, 0.3, 0.6, 1.0)),
     tuple(
         {"from_power": i, "to_power": j}

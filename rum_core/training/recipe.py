@@ -3,7 +3,7 @@
 from rum_core.settings import Settings
 from rum_core.store.layout import fingerprint
 
-VERSION = 7  # another one makes another model of the same data
+VERSION = 8  # another one makes another model of the same data
 NO_MATTER = {"train": {"workers", "device", "every_days"}}  # to the numbers
 
 

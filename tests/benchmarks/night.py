@@ -110,6 +110,7 @@ def plant(users: int, shop: Shop, folder: Path) -> None:
     """A model of random numbers that the nights find trained the day before."""
     settings = load(flags_of(folder, BEFORE))
     store = Store.open(settings.store)
+    store.mark()
     names = pa.array(shop.names)
     bought = np.bincount(shop.item, minlength=len(names))
     model = replace(

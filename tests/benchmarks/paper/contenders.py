@@ -20,6 +20,7 @@ class Contender:
     preset: str = ""  # the paper's settings, searched in the paper's grid
     transitions: bool = False
     wide: bool = False
+    long: bool = False
     start: str = "counted"
     merge: str = "add"
     predict: str = "inner"
@@ -29,9 +30,12 @@ class Contender:
 # validation is flat for longer before it rises
 WIDE = {"model": {"dim": 256}, "train": {"dropout": 0.6, "epochs": 40, "patience": 15}}
 
+LONG = {"model": {"slots": 50}}  # where a basket alone fills twenty slots
+
 CONTENDERS: dict[str, Contender] = {
     "rum-transitions": Contender("rum", transitions=True),
     "rum-wide": Contender("rum", transitions=True, wide=True),
+    "rum-long": Contender("rum", transitions=True, long=True),
     "rum-item": Contender("rum"),
     "rum-product": Contender("rum", merge="product"),
     "rum-concat": Contender("rum", merge="concat"),
@@ -67,9 +71,9 @@ def settings_of(
     kind = {"name": chosen.name, "level": chosen.level, "transitions": chosen.transitions}
     if not chosen.preset:
         kind |= {"start": chosen.start, "merge": chosen.merge, "predict": chosen.predict}
-    wide = WIDE if chosen.wide else {}
-    values["model"] = {**of_paper.get("model", {}), **kind, **wide.get("model", {})}
-    values["train"] = {**of_paper.get("train", {}), "serve": "train", **wide.get("train", {})}
+    more = {**(WIDE if chosen.wide else {}), **(LONG if chosen.long else {})}
+    values["model"] = {**of_paper.get("model", {}), **kind, **more.get("model", {})}
+    values["train"] = {**of_paper.get("train", {}), "serve": "train", **more.get("train", {})}
     values["history"] = {**values.get("history", {}), "split": split}
     values["tune"] = {
         "space": "paper" if chosen.preset else "default",
