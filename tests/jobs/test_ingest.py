@@ -12,10 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from jobs import ingest, snapshot
+from jobs import ingest, snapshot, work
 from rum_core.data import delimited, formats, grouping, interactions, sources
 from rum_core.data.catalog import tie_hash
 from rum_core.data.grouping import bucket_of
@@ -729,8 +730,17 @@ def test_two_workers_of_a_real_ray_give_the_same(
 ) -> None:
     dirty_log(shop, 6, random.Random(7))
     flags = ["--source.columns.invoice", "no", "--source.max-rejected", "1"]
+    monkeypatch.setattr(interactions, "GROUP_BYTES", 1)  # every file is a job of its own
     assert shop.night(*flags) == 0
-    monkeypatch.undo()  # now with Ray, which runs the files of a night at the same time
+    starts = []
+    start = work._start
+    monkeypatch.setattr(work, "_start", lambda: starts.append(start()))
+    monkeypatch.setattr(work, "FEW_JOBS", 0)
+    monkeypatch.setattr(work, "ray", ray)
+    for module in (ingest, snapshot):
+        monkeypatch.setattr(module, "over_work", work.over_work)
+    monkeypatch.setattr(ingest, "ray_at_need", work.ray_at_need)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     assert (
         ingest.main(
@@ -741,6 +751,7 @@ def test_two_workers_of_a_real_ray_give_the_same(
         )
         == 0
     )
+    assert starts
     assert snapshot_files(shop, "ray") == snapshot_files(shop, "store")
     ours, theirs = shop.store, Store.open(str(tmp_path / "ray"))
     assert ours.read_json(LEDGER) == theirs.read_json(LEDGER)
