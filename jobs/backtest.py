@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.runtime import run_job
-from jobs.work import over_work, ray_session
+from jobs.work import over_work, ray_at_need
 from rum_core.backtest.replay import REPLAYED, replay
 from rum_core.backtest.rows import backtest_table
 from rum_core.backtest.shown import as_text, plot
@@ -96,8 +96,8 @@ def _parts(
         store.write_table(_part(folder, trained), found)
 
     if left:
-        with ray_session():
-            over_work(work, [{"trained": day} for day in left])
+        with ray_at_need():
+            over_work(work, [{"trained": day} for day in left], seconds=60)
     parts = {}
     for day in trainings:
         parts[day] = store.read_table(_part(folder, day))

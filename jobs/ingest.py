@@ -138,7 +138,7 @@ def _add(
     with store.attempt() as staged:
         work = Work(store, staged, fs, settings.source, plan, end)
         jobs = [{"files": some, "group": number} for number, some in enumerate(groups(files))]
-        results = over_work(lambda files, group: take_in(work, files, group), jobs)
+        results = over_work(lambda files, group: take_in(work, files, group), jobs, seconds=3)
         counts = {name: found for result in results for name, found in result["counts"].items()}
         reasons: Counter[str] = Counter()
         examples: dict[str, str] = {}

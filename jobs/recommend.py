@@ -246,12 +246,14 @@ def stand(
     found: list[Changes] = over_work(
         lambda bucket: find_changes(store, *sides.value, bucket, f"{beside}/active"),
         [{"bucket": bucket} for bucket in range(after.buckets)],
+        seconds=0.1,
     )
     ids = [changes.stale for changes in found if len(changes.stale)]
     stale = Shared(pa.concat_arrays(ids) if ids else None)
     over_work(
         lambda piece: carry(store, former, piece, stale.value, staged),
         [{"piece": piece} for piece in former.pieces()],
+        seconds=0.5,
     )
     active, same = (sum(getattr(c, name) for c in found) for name in ("active", "same"))
     if active + same != snapshot.users:

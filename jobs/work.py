@@ -28,7 +28,7 @@ T = TypeVar("T")
 Rows = dict[str, Any]  # which rows of which files
 
 START_SECONDS = 180
-FEW_JOBS = 4  # of some seconds each
+FEW_SECONDS = 8.0  # of work: Ray takes as long to start, to connect to and to make workers
 FEW_USERS = 20_000
 WRITE_ARGS = {"num_cpus": 0.5}  # of the tasks that write what actors make: `smallest_node`
 BLOCK_USERS = 262_144  # rows that one call of an actor gets, at most
@@ -99,11 +99,12 @@ def _taken(put: ray.ObjectRef) -> Shared[Any]:
     return Shared(ray.get(put))
 
 
-def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]:
-    """`work(**job)` for every job; results in the jobs' order. Each is a Ray Data task of its own,
-    but up to FEW_JOBS are done in this process, one after another, where Ray is not up."""
+def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]], *, seconds: float) -> list[Any]:
+    """`work(**job)` for every job, which takes about so many seconds of a core at its largest;
+    results in the jobs' order. Each is a Ray Data task of its own, but up to FEW_SECONDS are done
+    in this process, one job after another, where Ray is not up."""
     more = counting(len(jobs), "parts")
-    if len(jobs) <= FEW_JOBS and not ray.is_initialized():
+    if len(jobs) * seconds <= FEW_SECONDS and not ray.is_initialized():
         results = []
         for job in jobs:
             results.append(work(**job))

@@ -58,7 +58,9 @@ def over_users(
     return Blocks(store, files, actor(**arguments))
 
 
-def over_work(of_one: Callable[..., Any], jobs: list[dict[str, Any]]) -> list[Any]:
+def over_work(
+    of_one: Callable[..., Any], jobs: list[dict[str, Any]], *, seconds: float
+) -> list[Any]:
     """In the last order first, on copies."""
     copy = cloudpickle.loads(cloudpickle.dumps(of_one))
     done = {n: cloudpickle.dumps(copy(**jobs[n])) for n in reversed(range(len(jobs)))}
@@ -87,8 +89,7 @@ def without_ray() -> Iterator[None]:
         get_world_rank=lambda: 0, get_world_size=lambda: 1, get_local_world_size=lambda: 1
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backtest, "ray_session", nullcontext)
-        for module in (ingest, evaluate, recommend):
+        for module in (backtest, ingest, evaluate, recommend):
             patch.setattr(module, "ray_at_need", nullcontext)
         for module in (evaluate, recommend):
             patch.setattr(module, "over_users", over_users)

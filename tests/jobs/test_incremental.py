@@ -189,7 +189,7 @@ def test_nights_equal_full_nights_wherever_they_are_worked_out(
     start = work._start
     monkeypatch.setattr(work, "_start", lambda: starts.append(start()))
     if where == "by Ray":
-        monkeypatch.setattr(work, "FEW_JOBS", 0)
+        monkeypatch.setattr(work, "FEW_SECONDS", 0)
         monkeypatch.setattr(work, "FEW_USERS", 0)
     settings, store = small_shop(tmp_path)
     for night in ("2026-11-20", "2026-11-21"):

@@ -735,7 +735,7 @@ def test_two_workers_of_a_real_ray_give_the_same(
     starts = []
     start = work._start
     monkeypatch.setattr(work, "_start", lambda: starts.append(start()))
-    monkeypatch.setattr(work, "FEW_JOBS", 0)
+    monkeypatch.setattr(work, "FEW_SECONDS", 0)
     monkeypatch.setattr(work, "ray", ray)
     for module in (ingest, snapshot):
         monkeypatch.setattr(module, "over_work", work.over_work)

@@ -69,7 +69,7 @@ def starting(monkeypatch: pytest.MonkeyPatch) -> None:
         raise StartedError
 
     monkeypatch.setattr(work, "_start", start)
-    monkeypatch.setattr(work, "FEW_JOBS", 3)
+    monkeypatch.setattr(work, "FEW_SECONDS", 3)
     monkeypatch.setattr(work, "FEW_USERS", 3)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv(FOR_RAY, raising=False)
@@ -82,10 +82,10 @@ def as_it_is(users: pa.Table) -> pa.Table:
 @pytest.mark.usefixtures("starting")
 def test_ray_starts_with_the_first_work_that_is_worth_it() -> None:
     with work.ray_at_need():
-        assert work.over_work(lambda n: n + 1, [{"n": n} for n in range(3)]) == [1, 2, 3]
-        assert work.over_work(lambda n: n, []) == []
+        assert work.over_work(lambda n: n + 1, [{"n": n} for n in range(3)], seconds=1) == [1, 2, 3]
+        assert work.over_work(lambda n: n, [], seconds=9) == []
         with pytest.raises(StartedError):
-            work.over_work(lambda n: n, [{"n": n} for n in range(4)])
+            work.over_work(lambda n: n, [{"n": n} for n in range(4)], seconds=1)
 
 
 @pytest.mark.usefixtures("starting")
@@ -129,7 +129,7 @@ def test_a_cluster_does_all_work_and_a_ray_of_the_nights_own_what_is_worth_it(
         pass
     monkeypatch.setenv(FOR_RAY, "asked")
     with work.ray_at_need():
-        assert work.over_work(lambda n: n, [{"n": 1}]) == [1]
+        assert work.over_work(lambda n: n, [{"n": 1}], seconds=1) == [1]
 
 
 @pytest.mark.parametrize("group", [2, 100])

@@ -140,7 +140,7 @@ def run_duckdb(folder: Path, number: int) -> tuple[int, int]:
 def started_ray() -> Iterator[None]:
     """While it holds, the job finds a Ray that runs and has a worker, and starts none."""
     with ray_session(), patch("jobs.ingest.ray_at_need", nullcontext):
-        over_work(lambda nothing: nothing, [{"nothing": 0}])
+        over_work(lambda nothing: nothing, [{"nothing": 0}], seconds=0)
         yield
 
 
