@@ -97,14 +97,15 @@ def _tell(line: str) -> None:
 
 def _watch(job: subprocess.Popen[str], cluster: Cluster, failed: list[ClusterError]) -> None:
     """Start the Ray that a job asks for; kill a job whose Ray has died, or does not start."""
+    asked = False
     while job.poll() is None:
         try:
-            cluster.answer()
+            asked = cluster.answer(lambda: job.poll() is None) or asked
         except ClusterError as error:
             failed.append(error)
             job.kill()
             return
-        if cluster.died():
+        if asked and cluster.died():
             log.warning("the night's Ray has died: the job at work is ended")
             job.kill()
             return

@@ -15,13 +15,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rum_core.asking import FOR_RAY
-from rum_core.errors import RumError
+from rum_core.errors import RumError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -48,38 +48,40 @@ class Cluster:
         its own that died."""
         if self.folder and (not self.env or self.died()):
             self._prepare(self.folder)
+        if self.env:
+            Path(self.env[FOR_RAY]).unlink(missing_ok=True)  # by a job that is gone
         return self.env
 
     def died(self) -> bool:
         """Whether a head of its own is gone."""
         return self.own is not None and self.own.poll() is not None
 
-    def answer(self) -> None:
-        """Start a head of its own, if a job has asked for one and waits. ClusterError if it does
-        not start."""
+    def answer(self, waits: Callable[[], bool]) -> bool:
+        """Have a head of its own up, if a job has asked for one and `waits`; whether it has asked.
+        ClusterError if it does not start."""
         if not self.env or not (asked := Path(self.env[FOR_RAY])).exists():
-            return
-        if self.own is None:
-            port = int(self.env["RAY_ADDRESS"].rpartition(":")[2])
-            self.own = _start_head(port, self.env, asked.parent)
-            try:
-                _wait_until_up(self.own, port, asked.with_name(LOG))
-            except ClusterError:
+            return False
+        port = int(self.env["RAY_ADDRESS"].rpartition(":")[2])
+        try:
+            if self.own is None:
+                self.own = _start_head(port, self.env, asked.parent)
+            _wait_until_up(self.own, port, asked.with_name(LOG), waits)
+        except (OSError, ClusterError) as error:
+            if self.own is not None:
                 _stop(self.own)
-                raise
+            raise ClusterError(f"Ray did not start on port {port}: {one_line(error)}") from None
         asked.unlink(missing_ok=True)
+        return True
 
     def _prepare(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
-        asked = folder / "asked"
-        asked.unlink(missing_ok=True)  # by a job that is gone
         self.own = None
         self.env = {
             "RAY_ADDRESS": f"127.0.0.1:{_free_port()}",
-            FOR_RAY: str(asked),
+            FOR_RAY: str(folder / "asked"),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             # nothing is served from here: without it the head drains for 30 s when it is ended
@@ -125,9 +127,13 @@ def _start_head(port: int, env: dict[str, str], folder: Path) -> subprocess.Pope
         )
 
 
-def _wait_until_up(head: subprocess.Popen[bytes], port: int, logfile: Path) -> None:
+def _wait_until_up(
+    head: subprocess.Popen[bytes], port: int, logfile: Path, waits: Callable[[], bool]
+) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
+        if not waits():
+            return
         if head.poll() is not None:
             break
         with socket.socket() as probe:
@@ -135,8 +141,7 @@ def _wait_until_up(head: subprocess.Popen[bytes], port: int, logfile: Path) -> N
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    tail = " ".join(logfile.read_text(errors="replace").split()[-30:])
-    raise ClusterError(f"Ray did not start on port {port}: {tail}")
+    raise ClusterError(" ".join(logfile.read_text(errors="replace").split()[-30:]))
 
 
 def _stop(head: subprocess.Popen[bytes]) -> None:

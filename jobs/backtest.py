@@ -97,7 +97,7 @@ def _parts(
 
     if left:
         with ray_at_need():
-            over_work(work, [{"trained": day} for day in left], seconds=60)
+            over_work(work, [{"trained": day} for day in left], seconds=60 * len(left))
     parts = {}
     for day in trainings:
         parts[day] = store.read_table(_part(folder, day))

@@ -151,7 +151,9 @@ def measure(
         "share": share,
     }
     with ray_at_need():
-        made = over_users(store, snapshot.id, Measure, arguments, settings.recommend.workers)
+        made = over_users(
+            store, snapshot.id, Measure, arguments, settings.recommend.workers, len(model.catalog)
+        )
         tables = []
         more = counting(round(share * snapshot.users), "customers measured")
         for table in made:

@@ -35,7 +35,7 @@ from rum_core.training.step import Worker
 FAILURES = 3  # of a worker, before the job gives up
 # An epoch's report waits until Ray Train looks for it, every 2 seconds if it is not told otherwise.
 POLL = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
-# At its end Ray Train asks the dashboard whether its controller lives. A Ray of this process's own
+# At its end Ray Train asks the dashboard whether its controller lives. A Ray of one's own
 # has none: an address where nobody answers spares it 12 seconds of looking for one.
 NO_DASHBOARD = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
 # How often a thread looks again before it sleeps, 300,000 times if it is not told otherwise: that

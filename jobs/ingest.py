@@ -18,7 +18,7 @@ from jobs.work import over_work, ray_at_need
 from rum_core.data.blocks import columns_of
 from rum_core.data.books import balance
 from rum_core.data.formats import read_blocks
-from rum_core.data.interactions import Work, groups, take_in
+from rum_core.data.interactions import GROUP_BYTES, Work, groups, take_in
 from rum_core.data.ledger import (
     INTERACTIONS,
     REJECTED,
@@ -138,7 +138,8 @@ def _add(
     with store.attempt() as staged:
         work = Work(store, staged, fs, settings.source, plan, end)
         jobs = [{"files": some, "group": number} for number, some in enumerate(groups(files))]
-        results = over_work(lambda files, group: take_in(work, files, group), jobs, seconds=3)
+        seconds = 3 * sum(file.size for file in files) / GROUP_BYTES
+        results = over_work(lambda files, group: take_in(work, files, group), jobs, seconds=seconds)
         counts = {name: found for result in results for name, found in result["counts"].items()}
         reasons: Counter[str] = Counter()
         examples: dict[str, str] = {}

@@ -177,7 +177,8 @@ def recommend(settings: Settings, store: Store) -> None:
             if found.files is None or found.files:
                 arguments["counts"] = f"{beside}/counts"
                 places = rules.longest(chosen.top_n) * (1 + chosen.because)
-                stage(store, snapshot.id, arguments, chosen.workers, found, staged, places)
+                items = len(model.catalog)
+                stage(store, snapshot.id, arguments, chosen.workers, found, staged, places, items)
         said = said_in(store, f"{beside}/counts")
     tidy(store, model.model_id)
     counts = count(store, staged)
@@ -246,14 +247,15 @@ def stand(
     found: list[Changes] = over_work(
         lambda bucket: find_changes(store, *sides.value, bucket, f"{beside}/active"),
         [{"bucket": bucket} for bucket in range(after.buckets)],
-        seconds=0.1,
+        seconds=0.1 * after.buckets,
     )
     ids = [changes.stale for changes in found if len(changes.stale)]
     stale = Shared(pa.concat_arrays(ids) if ids else None)
+    pieces = [{"piece": piece} for piece in former.pieces()]
     over_work(
         lambda piece: carry(store, former, piece, stale.value, staged),
-        [{"piece": piece} for piece in former.pieces()],
-        seconds=0.5,
+        pieces,
+        seconds=0.5 * len(pieces),
     )
     active, same = (sum(getattr(c, name) for c in found) for name in ("active", "same"))
     if active + same != snapshot.users:
@@ -269,14 +271,16 @@ def stage(
     found: Found,
     staged: str,
     places: int,
+    items: int,
 ) -> None:
-    """Write the lists of the users there is work for, of so many ids each."""
+    """Write the lists of the users there is work for, of so many ids each, from so many items."""
     lists = over_users(
         store,
         snapshot_id,
         Recommend,
         arguments,
         workers,
+        items,
         files=found.files,
         device=arguments["device"],
         places=places,

@@ -117,7 +117,9 @@ def _grown(
     hashes = _users(dealt)
     some = np.unique(bucket_of(hashes, grouping.buckets)).tolist()
     buckets = [{"bucket": b} for b in some]
-    found = over_work(lambda bucket: newcomers(grouping, former, bucket), buckets, seconds=0.05)
+    found = over_work(
+        lambda bucket: newcomers(grouping, former, bucket), buckets, seconds=0.05 * len(some)
+    )
     if table is None or None in found:
         log.info("all histories are made anew: snapshot %s is damaged", former.id)
         return None
@@ -138,7 +140,7 @@ def _grown(
             for b in users
             if users[b] and (b in some) == new_rows
         ]
-        grown += over_work(lambda **job: grow(growth.value, **job), work, seconds=0.2)
+        grown += over_work(lambda **job: grow(growth.value, **job), work, seconds=0.2 * len(work))
         if None in grown:
             log.info("all histories are made anew: new purchases do not just go between the old")
             return None
@@ -152,7 +154,8 @@ def _dealt(ledger: Ledger, grouping: Grouping) -> list[Dealt]:
         {"part": part, "files": files, "number": number}
         for number, (part, files) in enumerate(ledger.live(grouping.store))
     ]
-    return over_work(lambda **part: deal(grouping, **part), parts, seconds=1)
+    seconds = 0.02 * len(parts) + ledger.rows / BUCKET_ROWS
+    return over_work(lambda **part: deal(grouping, **part), parts, seconds=seconds)
 
 
 def _users(dealt: list[Dealt]) -> np.ndarray:
@@ -178,7 +181,8 @@ def _grouped(ledger: Ledger, grouping: Grouping, night: date, content: str) -> M
     work = [{"bucket": b, "first_user": int(first[b])} for b in range(buckets)]
     filled = np.diff(np.append(first, len(hashes))) > 0
     work = [job for job, full in zip(work, filled, strict=True) if full]
-    grouped = over_work(lambda **job: group(grouping, shared.value, **job), work, seconds=1.5)
+    seconds = 1.5 * ledger.rows / BUCKET_ROWS
+    grouped = over_work(lambda **job: group(grouping, shared.value, **job), work, seconds=seconds)
     if sum(g.users for g in grouped) != len(hashes):
         raise StoreError(
             f"customers were lost on the way to {grouping.snapshot}: run jobs/ingest.py again"

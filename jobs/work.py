@@ -30,6 +30,7 @@ Rows = dict[str, Any]  # which rows of which files
 START_SECONDS = 180
 FEW_SECONDS = 8.0  # of work: Ray takes as long to start, to connect to and to make workers
 FEW_USERS = 20_000
+FEW_SCORES = 400_000_000  # of an item for a user
 WRITE_ARGS = {"num_cpus": 0.5}  # of the tasks that write what actors make: `smallest_node`
 BLOCK_USERS = 262_144  # rows that one call of an actor gets, at most
 BLOCK_PURCHASES = 8_000_000  # that it gets, about: some hundred bytes each at their most
@@ -52,13 +53,16 @@ def ray_session() -> Iterator[None]:
 
 @contextmanager
 def ray_at_need() -> Iterator[None]:
-    """Ray from the first work on that is worth it, to the end; a cluster's at once."""
+    """Ray from the first work on that is worth it, to the end; a cluster's at once. One that is up
+    already is used, and left up."""
+    outer = ray.is_initialized()
     if not own_ray():
         _start()
     try:
         yield
     finally:
-        ray.shutdown()
+        if not outer:
+            ray.shutdown()
 
 
 def _start() -> None:
@@ -67,7 +71,7 @@ def _start() -> None:
         return
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     if FOR_RAY in os.environ and not ask(Path(os.environ[FOR_RAY]), START_SECONDS):
-        raise RumError(f"the night's own Ray did not start in {START_SECONDS} s: run it again")
+        raise TimeoutError(f"the night's own Ray did not start in {START_SECONDS} s")
     address = os.environ.get("RAY_ADDRESS") or "local"  # never one that happens to run here
     # a Ray of its own listens on loopback alone: nobody else's business, and no firewall's
     alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -100,11 +104,11 @@ def _taken(put: ray.ObjectRef) -> Shared[Any]:
 
 
 def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]], *, seconds: float) -> list[Any]:
-    """`work(**job)` for every job, which takes about so many seconds of a core at its largest;
-    results in the jobs' order. Each is a Ray Data task of its own, but up to FEW_SECONDS are done
-    in this process, one job after another, where Ray is not up."""
+    """`work(**job)` for every job; results in the jobs' order. Each is a Ray Data task of its own,
+    but where all take no more than FEW_SECONDS of one core, about, and Ray is not up, they are done
+    in this process, one after another."""
     more = counting(len(jobs), "parts")
-    if len(jobs) * seconds <= FEW_SECONDS and not ray.is_initialized():
+    if seconds <= FEW_SECONDS and not ray.is_initialized():
         results = []
         for job in jobs:
             results.append(work(**job))
@@ -129,7 +133,7 @@ class Made(Protocol):
         """As tables, in any order."""
 
     def write(self, folder: str) -> None:
-        """As parquet files of a folder of the store. OSError if that fails."""
+        """As parquet files of a folder of the store. OSError or StoreError if that fails."""
 
 
 def over_users(
@@ -138,6 +142,7 @@ def over_users(
     actor_class: Callable[..., Callable[[pa.Table], pa.Table]],
     constructor_kwargs: dict[str, Any],
     workers: int,
+    items: int,
     files: list[str] | None = None,
     device: str = "cpu",
     places: int = 1,
@@ -146,10 +151,11 @@ def over_users(
 
     `actor_class(**constructor_kwargs)` is made once in each of `workers` actors (0: one a core, or
     one a GPU where that is the device) and called with arrow tables of schema.histories rows, of
-    any number and in any order. `files`: only the users in these parts. `places`: ids that an actor
-    gives back for a user. Up to FEW_USERS are done by one actor in this process, unless more
-    workers are asked for or Ray is a cluster's. The work is done when what is made is iterated or
-    written. StoreError if the snapshot is not there, RumError if there are too few GPUs.
+    any number and in any order. `items`: in the catalogue. `files`: only the users in these parts.
+    `places`: ids that an actor gives back for a user. Up to FEW_USERS with FEW_SCORES are done by
+    one actor in this process, unless more workers are asked for or Ray is a cluster's. The work is
+    done when what is made is iterated or written. StoreError if the snapshot is not there, RumError
+    if there are too few GPUs.
     """
     folder = f"histories/snapshot={snapshot_id}"
     if files is None:
@@ -161,7 +167,8 @@ def over_users(
     room = BLOCK_PURCHASES * sum(rows) // max(1, purchases)
     most = max(1, min(BLOCK_USERS, BLOCK_PLACES // places, room))
     reads = (store, actor_class, constructor_kwargs)
-    if own_ray() and sum(rows) <= FEW_USERS and workers < 2 and device == "cpu":
+    few = sum(rows) <= FEW_USERS and sum(rows) * items <= FEW_SCORES
+    if few and own_ray() and workers < 2 and device == "cpu":
         return _Here(store, reads, blocks_of(files, rows, most))
     _start()
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -188,8 +188,8 @@ class Model(Section):
         20,
         ge=1,
         le=1024,
-        description=f"K, memory slots a customer; default at feature level: {FEATURES}, for a "
-        "purchase erases about half a K-th of a memory, and with many slots nothing fades",
+        description="K, memory slots a customer, more where a basket alone fills them; default at "
+        f"feature level: {FEATURES}, for a purchase erases about half a K-th of a memory, and with many slots nothing fades",
         json_schema_extra=_of("rum"),
     )
     alpha: float = Field(
@@ -487,7 +487,7 @@ class Recommend(Section):
         ge=0,
         le=4096,
         description="Ray actors that replay and rank; 0: one a core or GPU, and none, but the job "
-        "itself, for at most 20,000 customers where Ray is not a cluster's",
+        "itself, for few customers (docs/schedule.md)",
     )
 
 

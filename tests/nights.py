@@ -50,6 +50,7 @@ def over_users(
     actor: Callable[..., Any],
     arguments: dict[str, Any],
     workers: int,
+    items: int,
     files: list[str] | None = None,
     device: str = "cpu",
     places: int = 1,

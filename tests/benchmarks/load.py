@@ -1,4 +1,4 @@
-"""Load that is held: the real jobs, with Ray, on logs that are large in one direction.
+"""Load that is held: the real jobs, on logs that are large in one direction.
 
 `python -m tests.benchmarks.load CASE --scale 0.1` writes the log, runs the jobs one after the other
 and polls the memory of each of their processes that is its own (USS; what Ray's object store shares

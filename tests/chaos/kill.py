@@ -64,7 +64,7 @@ def role_campaign(of: Reference, trials: int, seed: int) -> list[Trial]:
 
 
 def campaign(of: Reference, trials: int, seed: int) -> list[Trial]:
-    """Trials at random moments of a night, every other one of which has a Ray of its own."""
+    """Trials at random moments of a night, every other one of which ranks by Ray."""
     found = []
     for number in range(trials):
         chance = random.Random(seed * 1_000_003 + number)

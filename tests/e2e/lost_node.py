@@ -50,7 +50,7 @@ def main() -> int:
     with ray_session(), ThreadPoolExecutor() as beside:
         while ray.cluster_resources().get("CPU", 0) < NODES:
             time.sleep(0.1)
-        users = over_users(store, SNAPSHOT, Waits, {"folder": folder}, 0)
+        users = over_users(store, SNAPSHOT, Waits, {"folder": folder}, 0, 1)
         done = beside.submit(lambda: pa.concat_tables(users)["user_id"].unique())
         await_file(folder / "lost")
         try:

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +38,7 @@ def test_blocks_hold_every_row_once_and_are_full(rows: list[int], most: int) -> 
 @pytest.mark.parametrize(
     ("gpus", "workers", "cluster", "expected"),
     [
+        (2, 3, "the night's own", r"^recommend.workers = 3 need a GPU each, this machine has 2"),
         (0, 0, "", r"^recommend.device = gpu, but Ray has none"),
         (0, 0, "ray://there", r"^recommend.device = gpu, but Ray has none"),
         (2, 3, "", r"^recommend.workers = 3 need a GPU each, this machine has 2"),
@@ -50,6 +53,9 @@ def test_actors_and_gpus(
     """No machine here has one: Ray is only told of them."""
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0, "GPU": float(gpus)})
     monkeypatch.setenv("RAY_ADDRESS", cluster)
+    monkeypatch.delenv(FOR_RAY, raising=False)
+    if cluster == "the night's own":
+        monkeypatch.setenv(FOR_RAY, "asked")
     if isinstance(expected, int):
         assert _on_gpus(workers) == expected
     else:
@@ -71,6 +77,7 @@ def starting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "_start", start)
     monkeypatch.setattr(work, "FEW_SECONDS", 3)
     monkeypatch.setattr(work, "FEW_USERS", 3)
+    monkeypatch.setattr(work, "FEW_SCORES", 27)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv(FOR_RAY, raising=False)
 
@@ -82,33 +89,34 @@ def as_it_is(users: pa.Table) -> pa.Table:
 @pytest.mark.usefixtures("starting")
 def test_ray_starts_with_the_first_work_that_is_worth_it() -> None:
     with work.ray_at_need():
-        assert work.over_work(lambda n: n + 1, [{"n": n} for n in range(3)], seconds=1) == [1, 2, 3]
-        assert work.over_work(lambda n: n, [], seconds=9) == []
+        assert work.over_work(lambda n: n + 1, [{"n": n} for n in range(3)], seconds=3) == [1, 2, 3]
+        assert work.over_work(lambda n: n, [], seconds=0) == []
         with pytest.raises(StartedError):
-            work.over_work(lambda n: n, [{"n": n} for n in range(4)], seconds=1)
+            work.over_work(lambda n: n, [{"n": n} for n in range(3)], seconds=4)
 
 
 @pytest.mark.usefixtures("starting")
 @pytest.mark.parametrize(
-    ("users", "workers", "device", "starts"),
+    ("users", "workers", "items", "device", "starts"),
     [
-        (0, 0, "cpu", False),
-        (3, 0, "cpu", False),
-        (3, 1, "cpu", False),
-        (3, 2, "cpu", True),
-        (3, 0, "gpu", True),
-        (4, 0, "cpu", True),
+        (0, 0, 9, "cpu", False),
+        (3, 0, 9, "cpu", False),
+        (3, 1, 9, "cpu", False),
+        (3, 2, 9, "cpu", True),
+        (3, 0, 9, "gpu", True),
+        (4, 0, 1, "cpu", True),
+        (3, 0, 10, "cpu", True),
     ],
 )
 def test_few_users_are_done_here(
-    users: int, workers: int, device: str, starts: bool, tmp_path: Path
+    users: int, workers: int, items: int, device: str, starts: bool, tmp_path: Path
 ) -> None:
     store = Store.open(str(tmp_path))
     bought = [[0]] * users
     columns = [[f"u{n}" for n in range(users)], list(range(users)), bought, bought]
     part = pa.table(columns, schema=schema.histories(pa.string()))
     store.write_table(part_path("2026-11-22-0", 0), part)
-    asked = (store, "2026-11-22-0", lambda: as_it_is, {}, workers)
+    asked = (store, "2026-11-22-0", lambda: as_it_is, {}, workers, items)
     with work.ray_at_need():
         if starts:
             with pytest.raises(StartedError):
@@ -118,6 +126,27 @@ def test_few_users_are_done_here(
             assert pa.concat_tables(made).equals(part)
             made.write("lists")
             assert pa.concat_tables(map(store.read_table, store.files("lists"))).equals(part)
+
+
+def test_a_job_waits_for_the_ray_that_it_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, up = tmp_path / "asked", []
+    monkeypatch.setenv(FOR_RAY, str(asked))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    monkeypatch.setattr(ray, "init", lambda **to: up.append((to["address"], asked.exists())))
+    monkeypatch.setattr(work, "START_SECONDS", 0.1)
+    with pytest.raises(TimeoutError, match="did not start"), work.ray_session():
+        pass
+    assert up == []
+    monkeypatch.setattr(work, "START_SECONDS", 60)
+    asked.touch()
+    answer = Timer(0.2, asked.unlink)
+    answer.start()
+    with work.ray_session():
+        pass
+    answer.join()
+    assert up == [("127.0.0.1:6379", False)]
 
 
 @pytest.mark.usefixtures("starting")

@@ -4,8 +4,10 @@ Ray's head; tests/e2e runs the real one."""
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -80,6 +82,55 @@ def test_it_is_started_for_the_first_job_that_asks(tmp_path: Path, heads: Heads,
     cluster.stop()
     assert heads[1].poll() is not None
     assert not (tmp_path / "night").exists()
+
+
+def test_only_a_job_that_uses_it_ends_with_it(tmp_path: Path, heads: Heads, job) -> None:
+    cluster = Cluster(tmp_path / "night")
+    job(ASKS, cluster)
+    ends = Timer(0.3, heads[0].kill)
+    ends.start()
+    assert job(f"sleep 1; {TELLS}", cluster) == [f"job: {cluster.env['RAY_ADDRESS']}"]
+    assert cluster.died()
+
+
+def test_what_a_job_asked_for_that_is_gone_is_not_started_for_the_next(
+    tmp_path: Path, heads: Heads, job
+) -> None:
+    cluster = Cluster(tmp_path / "night")
+    with pytest.raises(JobFailedError):
+        job(f'touch "${FOR_RAY}"; kill -9 $$', cluster)
+    started = len(heads)  # or it was seen before the job was gone
+    job(f"sleep 0.5; {TELLS}", cluster)
+    assert len(heads) == started
+
+
+def test_who_ends_the_night_does_not_wait_for_ray(
+    tmp_path: Path, heads: Heads, job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads.code = "import time; time.sleep(60)"  # never listens
+
+    def ended(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_tell", ended)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        job(f'touch "${FOR_RAY}"; sleep 1; {TELLS}; sleep 60', Cluster(tmp_path / "night"))
+    assert time.monotonic() - began < 20
+    assert len(heads) == 1
+
+
+@pytest.mark.parametrize("error", [OSError(11, "no more processes"), FileNotFoundError(2, "ray")])
+def test_a_ray_that_cannot_even_be_tried_is_told(
+    error: OSError, tmp_path: Path, heads: Heads, job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray_cluster, "_start_head", start)
+    with pytest.raises(ClusterError, match=f"did not start on port .*{error.strerror}"):
+        job(f"{ASKS}; sleep 60", Cluster(tmp_path / "night"))
+    assert heads == []
 
 
 def test_a_job_whose_ray_dies_is_ended(tmp_path: Path, heads: Heads, job) -> None:

@@ -2,7 +2,7 @@
 
 Both parse types, leave out lines without a customer or an item, merge lines of one customer, item
 and time, and write one row a customer, items in the order of time, as parquet. The job alone keeps
-a record of what it rejected, checksums and a catalogue, and starts a Ray of its own.
+a record of what it rejected, checksums and a catalogue.
 """
 
 import os
@@ -10,10 +10,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from unittest.mock import patch
 
 import duckdb
 import numpy as np
@@ -53,7 +52,7 @@ COPY (
 
 
 def measure(small: bool) -> list[Row]:
-    """The job in a Ray that runs, and with its start, beside DuckDB; small: the first alone.
+    """The job in a Ray that runs, and where none runs, beside DuckDB; small: the first alone.
 
     RuntimeError where the two do not end with the same customers and purchases.
     """
@@ -139,7 +138,7 @@ def run_duckdb(folder: Path, number: int) -> tuple[int, int]:
 @contextmanager
 def started_ray() -> Iterator[None]:
     """While it holds, the job finds a Ray that runs and has a worker, and starts none."""
-    with ray_session(), patch("jobs.ingest.ray_at_need", nullcontext):
+    with ray_session():
         over_work(lambda nothing: nothing, [{"nothing": 0}], seconds=0)
         yield
 
