@@ -189,7 +189,8 @@ class Model(Section):
         ge=1,
         le=1024,
         description="K, memory slots a customer, more where a basket alone fills them; default at "
-        f"feature level: {FEATURES}, for a purchase erases about half a K-th of a memory, and with many slots nothing fades",
+        f"feature level: {FEATURES}, for a purchase erases about half a K-th of a memory, and with "
+        "many slots nothing fades",
         json_schema_extra=_of("rum"),
     )
     alpha: float = Field(
