@@ -115,7 +115,7 @@ def test_who_ends_the_night_does_not_wait_for_ray(
     monkeypatch.setattr(module, "_tell", ended)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        job(f'touch "${FOR_RAY}"; sleep 1; {TELLS}; sleep 60', Cluster(tmp_path / "night"))
+        job(f'touch "${FOR_RAY}"; sleep 1; {TELLS}; exec sleep 60', Cluster(tmp_path / "night"))
     assert time.monotonic() - began < 20
     assert len(heads) == 1
 
@@ -129,14 +129,14 @@ def test_a_ray_that_cannot_even_be_tried_is_told(
 
     monkeypatch.setattr(ray_cluster, "_start_head", start)
     with pytest.raises(ClusterError, match=f"did not start on port .*{error.strerror}"):
-        job(f"{ASKS}; sleep 60", Cluster(tmp_path / "night"))
+        job(f"{ASKS}; exec sleep 60", Cluster(tmp_path / "night"))
     assert heads == []
 
 
 def test_a_job_whose_ray_dies_is_ended(tmp_path: Path, heads: Heads, job) -> None:
     heads.code = f"{LISTENS}time.sleep(1)"
     with pytest.raises(JobFailedError):
-        job(f"{ASKS}; sleep 60", Cluster(tmp_path / "night"))
+        job(f"{ASKS}; exec sleep 60", Cluster(tmp_path / "night"))
     assert len(heads) == 1
 
 
@@ -146,7 +146,7 @@ def test_a_ray_that_does_not_start_is_told_and_tried_again(
     cluster = Cluster(tmp_path / "night")
     heads.code = "raise SystemExit('no room')"
     with pytest.raises(ClusterError, match=r"^Ray did not start on port \d+: no room$"):
-        job(f"{ASKS}; sleep 60", cluster)
+        job(f"{ASKS}; exec sleep 60", cluster)
     heads.code = Heads.code
     assert len(job(f"{ASKS}; {TELLS}", cluster)) == 1
     assert len(heads) == 2
