@@ -27,10 +27,10 @@ from rum_core.store.layout import Store, StoreError
 T = TypeVar("T")
 Rows = dict[str, Any]  # which rows of which files
 
-START_SECONDS = 180
+START_SECONDS = 180  # that a job waits for the Ray it has asked for: longer than the flow tries
 FEW_SECONDS = 8.0  # of work: Ray takes as long to start, to connect to and to make workers
-FEW_USERS = 20_000
-FEW_SCORES = 400_000_000  # of an item for a user
+FEW_USERS = 20_000  # and
+FEW_SCORES = 400_000_000  # of an item for a user: those, too, take about as long
 WRITE_ARGS = {"num_cpus": 0.5}  # of the tasks that write what actors make: `smallest_node`
 BLOCK_USERS = 262_144  # rows that one call of an actor gets, at most
 BLOCK_PURCHASES = 8_000_000  # that it gets, about: some hundred bytes each at their most

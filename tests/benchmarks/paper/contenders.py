@@ -1,6 +1,7 @@
 """Who is compared, on which logs, with which settings; and what the paper prints."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,10 @@ class Contender:
     level: str = "item"
     preset: str = ""  # the paper's settings, searched in the paper's grid
     transitions: bool = False
-    wide: bool = False
-    long: bool = False
-    start: str = "counted"
-    merge: str = "add"
-    predict: str = "inner"
+    more: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # settings beyond the defaults
 
 
-# beyond the defaults: twice the dimensions, the dropout that they need, and the patience, for their
+# twice the dimensions, the dropout that they need, and the patience, for their
 # validation is flat for longer before it rises
 WIDE = {"model": {"dim": 256}, "train": {"dropout": 0.6, "epochs": 40, "patience": 15}}
 
@@ -34,14 +31,14 @@ LONG = {"model": {"slots": 50}}  # where a basket alone fills twenty slots
 
 CONTENDERS: dict[str, Contender] = {
     "rum-transitions": Contender("rum", transitions=True),
-    "rum-wide": Contender("rum", transitions=True, wide=True),
-    "rum-long": Contender("rum", transitions=True, long=True),
+    "rum-wide": Contender("rum", transitions=True, more=WIDE),
+    "rum-long": Contender("rum", transitions=True, more=LONG),
     "rum-item": Contender("rum"),
-    "rum-product": Contender("rum", merge="product"),
-    "rum-concat": Contender("rum", merge="concat"),
-    "rum-network": Contender("rum", predict="network"),
+    "rum-product": Contender("rum", more={"model": {"merge": "product"}}),
+    "rum-concat": Contender("rum", more={"model": {"merge": "concat"}}),
+    "rum-network": Contender("rum", more={"model": {"predict": "network"}}),
     "rum-feature": Contender("rum", "feature"),
-    "rum-feature-random": Contender("rum", "feature", start="random"),
+    "rum-feature-random": Contender("rum", "feature", more={"model": {"start": "random"}}),
     **{name: Contender(name) for name in MODELS if name != "rum"},
     "paper-rum-item": Contender("rum", "item", "paper_item"),
     "paper-rum-feature": Contender("rum", "feature", "paper_feature"),
@@ -69,11 +66,9 @@ def settings_of(
     values = _log(log)
     of_paper = read_toml(chosen.preset) if chosen.preset else {}
     kind = {"name": chosen.name, "level": chosen.level, "transitions": chosen.transitions}
-    if not chosen.preset:
-        kind |= {"start": chosen.start, "merge": chosen.merge, "predict": chosen.predict}
-    more = {**(WIDE if chosen.wide else {}), **(LONG if chosen.long else {})}
-    values["model"] = {**of_paper.get("model", {}), **kind, **more.get("model", {})}
-    values["train"] = {**of_paper.get("train", {}), "serve": "train", **more.get("train", {})}
+    of_model, of_train = (chosen.more.get(section, {}) for section in ("model", "train"))
+    values["model"] = {**of_paper.get("model", {}), **kind, **of_model}
+    values["train"] = {**of_paper.get("train", {}), "serve": "train", **of_train}
     values["history"] = {**values.get("history", {}), "split": split}
     values["tune"] = {
         "space": "paper" if chosen.preset else "default",
