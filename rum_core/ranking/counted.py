@@ -4,6 +4,7 @@ U users, K slots of each, R items in the memories, T candidates a tile. What is 
 and summed from the newest slot on.
 """
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,12 @@ class Counted:
         self.mixture = (float(w), float(c))
         self.decay = float(model.config["decay"])
         self.boost = boost_of(model)  # (I,)
+
+    def weighing(self, weight: float) -> "Counted":
+        """The same with another weight w."""
+        other = copy(self)
+        other.mixture = (weight, self.mixture[1])
+        return other
 
     def tiles(
         self, held: np.ndarray, row: np.ndarray, offsets: np.ndarray, candidates: np.ndarray

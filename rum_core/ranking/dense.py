@@ -15,7 +15,7 @@ from numba import njit, prange
 
 from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons, rows_of
-from rum_core.ranking.select import exact_top, keep_products
+from rum_core.ranking.select import Kept, exact_top, keep_products
 from rum_core.store.checkpoint import SavedModel
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class _Products:
     def __init__(self, model: Dense, block: Block, h: np.ndarray) -> None:
         self.model, self.block, self.h = model, block, h  # (U, W)
 
-    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def keep(self, most: int) -> Kept:
         m = self.model
         with np.errstate(over="ignore"):
             left = self.h.astype(np.float32)

@@ -20,6 +20,7 @@ from rum_core.ranking.block import Block, no_reasons, rows_of
 from rum_core.ranking.select import (
     RUN,
     STEP,
+    Kept,
     contains,
     empty_heaps,
     exact_top,
@@ -146,7 +147,7 @@ class _Memory:
         self.model, self.block, self.memory = model, block, memory  # (U, K, D)
         self.p64 = rows_of(model.p, block.rows).astype(np.float64)
 
-    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def keep(self, most: int) -> Kept:
         m = self.model
         flat = m.alpha * self.memory.reshape(len(self.block), -1)  # (U, K D)
         left = np.concatenate([self.p64, flat], axis=1)
@@ -161,7 +162,7 @@ class _Memory:
 
     def _keep_truncated(
         self, left: np.ndarray, length: np.ndarray, truncation: Truncation, most: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> Kept:
         m, block = self.model, self.block
         norm = float(m.norms[block.candidates].max())
         bound = score_bound(left.shape[1], length, norm, m.bias)

@@ -9,6 +9,8 @@ y + w log(1 + c s) of the learned y. U users, K slots, D dimensions, R items in 
 memories, T candidates a tile. Beside it: `reference.py`.
 """
 
+from collections.abc import Sequence
+from copy import copy
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
@@ -22,9 +24,11 @@ from rum_core.ranking.block import Block, no_reasons, rows_of
 from rum_core.ranking.counted import NO_ROWS, Counted
 from rum_core.ranking.select import (
     LARGEST,
+    MARGIN,
     MOST,
     ROUNDING,
     WIDE,
+    Kept,
     empty_heaps,
     exact_top,
     nothing_kept,
@@ -62,6 +66,13 @@ class ItemLevel:
         self.tie_rank = model.catalog.tie_rank
         self.card: Attention | None = None
 
+    def weighing(self, weight: float) -> "ItemLevel":
+        """The same model, its counted transitions with another weight w."""
+        other = copy(self)
+        assert self.counted is not None
+        other.counted = self.counted.weighing(weight)
+        return other
+
     def use(self, device: str) -> None:
         """`OnDevice.use`."""
         self.card = resolve_name("rum_core.ranking.card:Attention")(
@@ -84,6 +95,17 @@ class ItemLevel:
         return items, scores, *memory.because(items, scores, because)
 
 
+def items_by_weight(
+    model: ItemLevel, block: Block, top_n: int, weights: Sequence[float]
+) -> list[np.ndarray]:
+    """Items (U, N) of the lists by each weight w of what is counted, in little more time than
+    those by one."""
+    memories = [_Memory(model.weighing(weight), block) for weight in weights]
+    for memory, kept in zip(memories, first_pass(memories, top_n + MARGIN), strict=True):
+        memory.kept = kept
+    return [exact_top(memory, block, model.tie_rank, top_n)[0] for memory in memories]
+
+
 def because_of(
     model: ItemLevel, block: Block, items: np.ndarray, scores: np.ndarray, most: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -98,6 +120,7 @@ class _Memory:
     def __init__(self, model: ItemLevel, block: Block) -> None:
         self.model = model
         self.block = block
+        self.kept: Kept | None = None  # what a first pass over several models left
         memory = block.known.last(model.slots)
         self.slots, self.offsets = memory.items, memory.offsets
         self.p = rows_of(model.p, block.rows)  # (U, D)
@@ -107,63 +130,18 @@ class _Memory:
         c = model.counted
         self.transitions = (c.rows, c.decay, c.mixture) if c else (NO_ROWS, 0.0, (0.0, 0.0))
 
-    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def keep(self, most: int) -> Kept:
+        if self.kept is not None and self.kept[0].shape[1] == most:
+            return self.kept
         m, block = self.model, self.block
-        on_card = m.card is not None and most <= MOST
-        bound = self._bound(on_card)
-        if not np.isfinite(bound).all():
-            return nothing_kept(len(block), most, bound)
-        if m.card is not None and on_card:
+        if m.card is not None and most <= MOST:
+            bound = self.bound(on_card=True)
+            if not np.isfinite(bound).all():
+                return nothing_kept(len(block), most, bound)
             return *m.card.keep(self.p, self.slots, self.offsets, block, most), bound
-        scores, items = empty_heaps(len(block), most)
-        held = np.flatnonzero(np.bincount(self.slots, minlength=len(m.q)))
-        row = (np.cumsum(np.bincount(held, minlength=len(m.q))) - 1)[self.slots]
-        q_held = m.q[held]  # (R, D)
-        tiles = None
-        if m.counted:
-            tiles = m.counted.tiles(held, row, self.offsets, block.candidates)
-        counts, mixture = np.zeros((0, 0), np.float32), (0.0, 0.0)
-        met = np.empty((len(held), TILE), np.float32)  # W
-        exps = np.zeros((len(held), 2, TILE), np.uint16)
-        reads = Bags(row, self.offsets)
-        seen = (block.seen, block.seen_offsets)
-        products, base = RoundedProducts(self.p), np.zeros((min(RUN, len(block)), TILE), np.uint16)
-        # what is counted comes in the order of items
-        candidates = block.candidates if tiles else self._likely_first()
-        for start in range(0, len(candidates), TILE):
-            tile = candidates[start : start + TILE]
-            q = np.ascontiguousarray(m.q[tile].T)  # (D, T)
-            for first in range(0, len(held), MET):
-                rows = slice(first, first + MET)
-                np.matmul(q_held[rows], q, out=met[rows, : len(tile)])
-            low = kernels.fill(met[:, : len(tile)], np.float32(m.beta), exps)
-            table = exps.reshape(len(held), -1)
-            bias = m.bias[tile].astype(np.float32)
-            followed = tiles.table(start, len(tile)) if tiles else counts
-            for first in range(0, len(block), RUN):
-                last = min(first + RUN, len(block))
-                if tiles:
-                    counts, mixture = tiles.bags.sums(followed, first, last), tiles.counted.mixture
-                products.of(first, last, q, base[: last - first, : len(tile)])
-                read = reads.sums(table, first, last)
-                given = (base.ravel(), read.ravel(), low, bias, counts.ravel(), mixture)
-                users, heaps = (first, last), (scores, items)
-                kernels.offer_tile(tile, TILE, *given, users, self.tables, seen, *heaps)
-        return items, scores, bound
+        return first_pass([self], most)[0]
 
-    def _likely_first(self) -> np.ndarray:
-        """The candidates, those first that many users may well get: the least that is kept then
-        rises early, and fewer of the others have to be looked at."""
-        m, candidates = self.model, self.block.candidates
-        users = np.linspace(0, len(self.p) - 1, min(len(self.p), ASKED)).astype(np.int64)
-        hopes = np.empty(len(candidates))
-        for start in range(0, len(candidates), SCORED):
-            some = candidates[start : start + SCORED]
-            scores = self.p[users] @ m.q[some].T
-            hopes[start : start + len(some)] = scores.mean(axis=0) + 2 * scores.std(axis=0)
-        return candidates[np.argsort(-(hopes + m.bias[candidates]))]
-
-    def _bound(self, on_card: bool) -> np.ndarray:
+    def bound(self, *, on_card: bool) -> np.ndarray:
         """How far a score may be above the rough one, whose READ allows for bfloat16 already, (U,):
         the rounding of dot products (gamma_n |x| |y|), of the exponent and of the sums, each at its
         worst, and what is lost of numbers too small for float32 or bfloat16 where a sum of exps
@@ -232,3 +210,67 @@ class _Memory:
                 m.counted.blend(z, items[run], scores[run], memory)
             chosen[run], weights[run] = kernels.largest(z, memory, most)
         return chosen, weights
+
+
+def first_pass(memories: Sequence[_Memory], most: int) -> list[Kept]:
+    """`Level.keep` on a CPU of the same block in M models, which differ in the weight of what is
+    counted alone."""
+    memory = memories[0]
+    m, block = memory.model, memory.block
+    bounds = [each.bound(on_card=False) for each in memories]
+    if not np.isfinite(bounds).all():
+        return [nothing_kept(len(block), most, bound) for bound in bounds]
+    heaps = [empty_heaps(len(block), most) for _ in memories]
+    scores, items = (np.stack(arrays) for arrays in zip(*heaps, strict=True))  # (M, U, most)
+    held = np.flatnonzero(np.bincount(memory.slots, minlength=len(m.q)))
+    row = (np.cumsum(np.bincount(held, minlength=len(m.q))) - 1)[memory.slots]
+    q_held = m.q[held]  # (R, D)
+    tiles = None
+    if m.counted:
+        tiles = m.counted.tiles(held, row, memory.offsets, block.candidates)
+    counts = followed = np.zeros((0, 0), np.float32)
+    mixture = (
+        np.array([each.transitions[2][0] for each in memories], np.float32),
+        np.float32(memory.transitions[2][1]),
+    )
+    met = np.empty((len(held), TILE), np.float32)  # W
+    exps = np.zeros((len(held), 2, TILE), np.uint16)
+    reads = Bags(row, memory.offsets)
+    seen = (block.seen, block.seen_offsets)
+    products, base = RoundedProducts(memory.p), np.zeros((min(RUN, len(block)), TILE), np.uint16)
+    # what is counted comes in the order of items
+    candidates = block.candidates if tiles else _likely_first(memory)
+    for start in range(0, len(candidates), TILE):
+        tile = candidates[start : start + TILE]
+        q = np.ascontiguousarray(m.q[tile].T)  # (D, T)
+        for first in range(0, len(held), MET):
+            rows = slice(first, first + MET)
+            np.matmul(q_held[rows], q, out=met[rows, : len(tile)])
+        low = kernels.fill(met[:, : len(tile)], np.float32(m.beta), exps)
+        table = exps.reshape(len(held), -1)
+        bias = m.bias[tile].astype(np.float32)
+        if tiles:
+            followed = tiles.table(start, len(tile))
+        for first in range(0, len(block), RUN):
+            last = min(first + RUN, len(block))
+            if tiles:
+                counts = tiles.bags.sums(followed, first, last)
+            products.of(first, last, q, base[: last - first, : len(tile)])
+            read = reads.sums(table, first, last)
+            given = (base.ravel(), read.ravel(), low, bias, counts.ravel(), mixture)
+            users = (first, last)
+            kernels.offer_tile(tile, TILE, *given, users, memory.tables, seen, scores, items)
+    return list(zip(items, scores, bounds, strict=True))
+
+
+def _likely_first(memory: _Memory) -> np.ndarray:
+    """The candidates, those first that many users may well get: the least that is kept then
+    rises early, and fewer of the others have to be looked at."""
+    m, candidates = memory.model, memory.block.candidates
+    users = np.linspace(0, len(memory.p) - 1, min(len(memory.p), ASKED)).astype(np.int64)
+    hopes = np.empty(len(candidates))
+    for start in range(0, len(candidates), SCORED):
+        some = candidates[start : start + SCORED]
+        scores = memory.p[users] @ m.q[some].T
+        hopes[start : start + len(some)] = scores.mean(axis=0) + 2 * scores.std(axis=0)
+    return candidates[np.argsort(-(hopes + m.bias[candidates]))]

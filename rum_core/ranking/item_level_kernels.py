@@ -58,48 +58,52 @@ def offer_tile(
     heap_scores: Any,
     heap_items: Any,
 ) -> None:
-    """Offer a tile (T,) to the heaps of users (first, last) by the most it can score.
+    """Offer a tile (T,) to the heaps (M, U, most) of users (first, last) by the most it can score
+    in each of M models, which differ in w alone.
 
     Flat, for the compiler makes no vectors of rows: base (n, width): p* . q, as bits; read (n, 2
     width): the sums of what `fill` gives, as bits, and its low (width,); counts: s (n, T), or (0,)
-    where nothing is counted.
+    where nothing is counted; mixture: w (M,) and c.
     """
     slots, offsets, p64, q64, alpha64, beta64 = memory
     seen, seen_offsets = barred
     first, last = users
     T, alpha, up = len(tile), np.float32(alpha64), np.float32(alpha64) * UP
-    w, c = np.float32(mixture[0]), np.float32(mixture[1])
+    ws, c = mixture
     rest = bias + alpha * low[:T]  # all of a score but the product and the READ above low
     for part in prange(-(-(last - first) // AT_ONCE)):
+        learned, followed = np.empty(T, np.float32), np.zeros(T, np.float32)
         rough, above = np.empty(T, np.float32), np.empty(T, np.float32)
         for n in range(part * AT_ONCE, min((part + 1) * AT_ONCE, last - first)):
             u, start = first + n, 2 * n * width
-            _base(base, n * width, rest, rough)
+            _base(base, n * width, rest, learned)
             if len(counts):
-                _count(counts, n * T, w, c, rough)
-            floor = max(heap_scores[u, 0], np.float32(-LARGEST))
-            left = _above(rough, read, start, width, up, floor, above)
-            for t in range(T):
-                if left == 0:
-                    break
-                if above[t] <= 0.0:
-                    continue
-                left -= 1
-                exps, over = long(read[start + t]), long(read[start + width + t])
-                if exps < LOWEST:
-                    mine = slots[offsets[u] : offsets[u + 1]]
-                    z = np.empty(len(mine))
-                    most = bias[t] + _direct(p64[u], q64, mine, tile[t], alpha64, beta64, z)
-                    if len(counts):
-                        most += w * log_float32(np.float32(1.0) + c * counts[n * T + t])
-                elif (rough[t] - heap_scores[u, 0]) * exps + up * over <= 0.0:
-                    continue  # the floor has risen since
-                else:
-                    most = rough[t] + up * over / exps
-                if most > heap_scores[u, 0] and not contains(
-                    seen, seen_offsets[u], seen_offsets[u + 1], tile[t]
-                ):
-                    replace_least(heap_scores[u], heap_items[u], most, tile[t])
+                _logs(counts, n * T, c, followed)
+            for m in range(len(ws)):
+                w, kept_scores, kept_items = ws[m], heap_scores[m, u], heap_items[m, u]
+                _mix(learned, w, followed, rough)
+                floor = max(kept_scores[0], np.float32(-LARGEST))
+                left = _above(rough, read, start, width, up, floor, above)
+                for t in range(T):
+                    if left == 0:
+                        break
+                    if above[t] <= 0.0:
+                        continue
+                    left -= 1
+                    exps, over = long(read[start + t]), long(read[start + width + t])
+                    if exps < LOWEST:
+                        mine = slots[offsets[u] : offsets[u + 1]]
+                        z = np.empty(len(mine))
+                        most = bias[t] + _direct(p64[u], q64, mine, tile[t], alpha64, beta64, z)
+                        most += w * followed[t]
+                    elif (rough[t] - kept_scores[0]) * exps + up * over <= 0.0:
+                        continue  # the floor has risen since
+                    else:
+                        most = rough[t] + up * over / exps
+                    if most > kept_scores[0] and not contains(
+                        seen, seen_offsets[u], seen_offsets[u + 1], tile[t]
+                    ):
+                        replace_least(kept_scores, kept_items, most, tile[t])
 
 
 @njit(cache=True)
@@ -110,11 +114,17 @@ def _base(base: Any, start: int, rest: Any, rough: Any) -> None:
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
-def _count(counts: Any, start: int, w: Any, c: Any, rough: Any) -> None:
-    """Add w log(1 + c s) of the s in `counts` from `start` on to rough (T,)."""
+def _logs(counts: Any, start: int, c: Any, followed: Any) -> None:
+    """followed (T,): log(1 + c s) of the s in `counts` from `start` on."""
+    for t in range(len(followed)):
+        followed[t] = log_float32(np.float32(1.0) + c * counts[uint64(start) + uint64(t)])
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
+def _mix(learned: Any, w: Any, followed: Any, rough: Any) -> None:
+    """rough (T,): all of a score but the READ above low."""
     for t in range(len(rough)):
-        s = counts[uint64(start) + uint64(t)]
-        rough[t] += w * log_float32(np.float32(1.0) + c * s)
+        rough[t] = learned[t] + w * followed[t]
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})

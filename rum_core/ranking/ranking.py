@@ -5,6 +5,7 @@ which model is ranked by what. A user's list depends on his own history alone, n
 comes in.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pkgutil import resolve_name
 
@@ -122,6 +123,30 @@ class Ranker:
         ranking.complete[:] = (ranking.items >= 0).sum(axis=1) == wanted
         ranking.items[~ranking.complete] = -1
         return ranking
+
+    def items_by_weight(
+        self,
+        histories: Histories,
+        weights: Sequence[float],
+        *,
+        top_n: int,
+        exclude_seen: bool = True,
+    ) -> list[np.ndarray]:
+        """Items (U, N) of `rank` for each of these weights of a model's counted transitions,
+        without rules: at little more than the cost of one. Only for users whom the model knows."""
+        scorer = self.scorer
+        by_weight = resolve_name("rum_core.ranking.item_level:items_by_weight")
+        candidates = candidate_items(self.model, None, top_n)
+        rows, known = self.rows(histories), histories.known()
+        block = Block.of(rows, known, candidates, exclude_seen=exclude_seen)
+        lists = [np.full((len(block), top_n), -1, np.int32) for _ in weights]
+        users = np.flatnonzero(block.eligible() >= top_n)
+        for start in range(0, len(users), scorer.block_users):
+            some = users[start : start + scorer.block_users]
+            found = by_weight(scorer, block.take(some), top_n, weights)
+            for items, of_some in zip(lists, found, strict=True):
+                items[some] = of_some
+        return lists
 
     def _use(self, device: str) -> None:
         if not isinstance(self.scorer, OnDevice):

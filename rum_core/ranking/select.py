@@ -29,13 +29,16 @@ ROUNDING = 2.0**-24  # unit roundoff of float32
 LARGEST = 1e30  # products above it could overflow in float32: everything is scored in float64
 
 
+# items (U, most) int32, -1 where there are no more; rough scores (U, most) float32; bound (U,)
+Kept = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
 class Level(Protocol):
     """A way to score one block: roughly for all candidates, exactly for some."""
 
-    def keep(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The best by rough score: items (U, most) int32, -1 where there are no more; their rough
-        scores (U, most) float32, whose least no other candidate's exceeds; bound (U,) float64 of
-        how far a score may be above its rough one, infinite where nothing is known."""
+    def keep(self, most: int) -> Kept:
+        """The best by rough score, whose least no other candidate's exceeds, and how far a score
+        may be above its rough one, infinite where nothing is known."""
 
     def exact(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Scores (n, m) float64 of items (n, m) for users (n,) of the block; any for item -1."""
@@ -109,9 +112,7 @@ def _decided(
     return kept, scores
 
 
-def nothing_kept(
-    users: int, most: int, bound: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def nothing_kept(users: int, most: int, bound: np.ndarray) -> Kept:
     """What `Level.keep` says where it could not look at a block with such users: all are doubtful,
     and those of a finite bound are asked for once more without the others."""
     return empty_heaps(users, most)[1], np.full((users, most), np.inf, np.float32), bound
@@ -152,7 +153,7 @@ def keep_products(
     block: Block,
     most: int,
     card: "Products | None",
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> Kept:
     """`Level.keep` of scores left . v_i + b_i: left (U, W) float32 of these lengths (U,), v_i of
     `norms` (I,), bias (I,); columns: v (W, T) float32 of the items of a tile (T,), which a card
     has in its own way."""
@@ -248,8 +249,12 @@ def contains(values: Any, start: int, stop: int, wanted: int) -> bool:
 @njit(cache=True)
 def value_of(items: Any, values: Any, start: int, stop: int, wanted: int) -> float:
     """Of items[start:stop], ascending, the value of the wanted one; 0 where it is not there."""
-    at = start + np.searchsorted(items[start:stop], wanted)
-    return float(values[at]) if at < stop and items[at] == wanted else 0.0
+    at, left = uint64(start), uint64(stop - start)
+    while left > uint64(1):  # halved without a branch that nobody can foresee
+        half = left >> uint64(1)
+        at += half if items[at + half] <= wanted else uint64(0)
+        left -= half
+    return float(values[at]) if left and items[at] == wanted else 0.0
 
 
 @njit(cache=True)

@@ -46,6 +46,6 @@ def fit_closed(
         if phase == "select":
             nobody = histories.user_ids.slice(0, 0)
             saved = SavedModel("validated", config_of(settings), tensors, known, nobody, {})
-            validation = tuple(validate(settings, [saved], histories, cut, Worker()))
+            validation = (validate(settings, saved, histories, cut, Worker()),)
         progress = replace(progress, phase=phase, validation=validation)
         yield progress, tensors

@@ -225,7 +225,7 @@ def _phase(
             if settings.model.counts:
                 ndcg, weight = validate_mixed(settings, saved, histories, cut, worker, weights)
             else:
-                (ndcg,) = validate(settings, [saved], histories, cut, worker)
+                ndcg = validate(settings, saved, histories, cut, worker)
                 weight = progress.weight
             validation = (*progress.validation, ndcg)
             best = first_best(validation) + 1

@@ -12,10 +12,17 @@ import numpy as np
 
 from rum_core.data.cuts import Cut
 from rum_core.data.histories import Histories
+from rum_core.ranking.ranking import Ranker
 from rum_core.settings import Settings
 from rum_core.store.checkpoint import SavedModel
 from rum_core.training.step import Worker
-from rum_core.training.validation import first_best, validate
+from rum_core.training.validation import (
+    first_best,
+    known_and_held_back,
+    lists_asked,
+    means,
+    ndcg,
+)
 
 WEIGHTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # w: from about as much as y says to nearly all
 USUAL = 8.0  # w where nothing validates
@@ -38,7 +45,13 @@ def validate_mixed(
     weights: Sequence[float],
 ) -> tuple[float, float]:
     """Validation NDCG of a model with the one of these weights that makes it largest, and that."""
-    mixed = [replace(model, tensors={**model.tensors, **mixture(w)}) for w in weights]
-    found = validate(settings, mixed, histories, cut, worker)
+    before, targets = known_and_held_back(settings, histories, cut, worker)
+    model = replace(model, tensors={**model.tensors, **mixture(USUAL)})
+    values = [np.zeros(0) for _ in weights]
+    if len(before):
+        asked = lists_asked(settings, model)
+        lists = Ranker(model).items_by_weight(before, weights, **asked)
+        values = [ndcg(items, targets) for items in lists]
+    found = means(values, worker)
     best = first_best(found)
     return found[best], weights[best]

@@ -4,6 +4,7 @@ Nothing here sees the test part, or anything that follows the training part.
 """
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -22,21 +23,33 @@ VALIDATION_USERS = 20_000  # at most, of all workers, drawn with the seed
 SAMPLE = 3  # the stream of random numbers that draws them; the phases have those before it
 
 
+class ListsAsked(TypedDict):
+    """Settings of `Ranker.rank`."""
+
+    top_n: int
+    exclude_seen: bool
+
+
 def validate(
-    settings: Settings, models: Sequence[SavedModel], histories: Histories, cut: Cut, worker: Worker
-) -> list[float]:
-    """Mean NDCG@N of each model on the validation cut, from the memory after part "fit"; that part
+    settings: Settings, model: SavedModel, histories: Histories, cut: Cut, worker: Worker
+) -> float:
+    """Mean NDCG@N of a model on the validation cut, from the memory after part "fit"; that part
     left out where lists leave out what was bought.
 
-    Each knows part "fit", and the rows of this worker's users if it has any.
+    It knows part "fit", and the rows of this worker's users if it has any.
     """
     before, targets = known_and_held_back(settings, histories, cut, worker)
-    sums = torch.zeros(len(models), 2, dtype=torch.float64, device=worker.device)
-    for number, model in enumerate(models):
-        values = ndcg_of(settings, model, before, targets)
-        sums[number] += torch.tensor([values.sum(), len(values)], device=worker.device)
+    (found,) = means([ndcg_of(settings, model, before, targets)], worker)
+    return found
+
+
+def means(values: Sequence[np.ndarray], worker: Worker) -> list[float]:
+    """The mean over the customers of all workers of each of some values, (V,) of this one's."""
+    sums = torch.tensor(
+        [[each.sum(), len(each)] for each in values], dtype=torch.float64, device=worker.device
+    )
     worker.all_reduce(sums)
-    return [float(ndcg) for ndcg in sums[:, 0] / sums[:, 1]]
+    return [float(mean) for mean in sums[:, 0] / sums[:, 1]]
 
 
 def ndcg_of(
@@ -45,9 +58,18 @@ def ndcg_of(
     """NDCG@N (V,) of a model's lists for customers who bought these."""
     if not len(before):
         return np.zeros(0)
+    asked = lists_asked(settings, model)
+    return ndcg(Ranker(model).rank(before, **asked).items, targets)
+
+
+def lists_asked(settings: Settings, model: SavedModel) -> ListsAsked:
+    """What lists a model is validated by."""
     top_n = min(settings.recommend.top_n, len(model.catalog))
-    exclude_seen = settings.recommend.exclude_seen
-    lists = Ranker(model).rank(before, top_n=top_n, exclude_seen=exclude_seen).items
+    return {"top_n": top_n, "exclude_seen": settings.recommend.exclude_seen}
+
+
+def ndcg(lists: np.ndarray, targets: Histories) -> np.ndarray:
+    """NDCG@N (V,) of lists (V, N) for customers who bought these."""
     values = per_user(hit_places(lists, targets), targets.lengths)
     return np.asarray(values[:, METRICS.index("ndcg")])
 

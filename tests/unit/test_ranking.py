@@ -171,6 +171,30 @@ def assert_nothing_above_the_floor(ranker: Ranker, block: Block) -> np.ndarray:
     return np.asarray(bound)
 
 
+@quick
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.sampled_from([1e-3, 0.3, 30.0]),
+    alike=st.sampled_from([0.0, 0.66]),
+    exclude_seen=st.booleans(),
+)
+def test_lists_by_many_weights_at_once_are_those_by_each(
+    seed: int, size: float, alike: float, exclude_seen: bool
+) -> None:
+    """Where one of them is too large for float32 too, and where few items are left for a list."""
+    rng = np.random.default_rng(seed)
+    model = a_model("counted", rng, items=30, users=40, size=size, alike=alike, bias=True)
+    histories = some_histories(rng, 40, 30, 60)
+    histories = histories.take(np.flatnonzero(histories.known().lengths > 0))
+    weights = [0.0, 0.5, 8.0, 32.0] + [1e30] * (seed % 2)
+    asked = {"top_n": 5, "exclude_seen": exclude_seen}
+    found = Ranker(model).items_by_weight(histories, weights, **asked)
+    for weight, items in zip(weights, found, strict=True):
+        mixed = {"mixture": np.array([weight, 2.5], np.float32)}
+        alone = replace(model, tensors={**model.tensors, **mixed})
+        np.testing.assert_array_equal(items, rank(alone, histories, **asked).items)
+
+
 @contextmanager
 def truncated_to(d: int) -> Iterator[None]:
     """Truncations to d dimensions, from the first users on."""
