@@ -211,13 +211,13 @@ class Model(Section):
     merge: Literal["add", "product", "concat"] = Field(
         "add",
         description="how p* and the READ become p_u (eq 3): their sum, an element-wise product, or "
-        "side by side through a learned matrix; all but add train and rank slower",
+        "side by side through a learned matrix; all but add rank slower",
         json_schema_extra=_of("rum"),
     )
     predict: Literal["inner", "network"] = Field(
         "inner",
         description="how p_u and q_i become a score (eq 4): their inner product, or with one "
-        "hidden layer beside it; a network trains and ranks slower",
+        "hidden layer beside it; a network trains and ranks many times slower",
         json_schema_extra=_of("rum"),
     )
     transitions: bool = Field(

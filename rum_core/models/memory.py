@@ -1,9 +1,10 @@
 """The user memory of the paper, section 4: READ and WRITE of both levels.
 
 B users, L purchases of each in order, S filled slots, K slots, C candidates, D dimensions. PREDICT
-needs of a READ only its product with q_i: sum_k z_ik m_k . q_i, so READ gives that. `read_item` and
-`read_feature` are the equations; `read_shared` is the item-level READ of candidates that a batch
-shares, at every purchase at once and without any (L, K, C) array (`windows` is the same on a CPU).
+needs of a READ only its product with q_i, sum_k z_ik v_k, so READ gives that; v_k = m_k . q_i, or
+what MERGE makes of m_k times q_i (`merge`). `read_item` and `read_feature` are the equations;
+`read_shared` is the item-level READ of candidates that a batch shares, at every purchase at once
+and without any (L, K, C) array (`windows` is the same on a CPU, where v is w).
 """
 
 import torch
@@ -21,12 +22,12 @@ def window(length: int, slots: int, device: torch.device | None = None) -> Tenso
     return (t[None, :] < t[:, None]) & (t[None, :] >= t[:, None] - slots)
 
 
-def read_item(w: Tensor, filled: Tensor, beta: float) -> Tensor:
-    """READ, item level, eq 6-8: sum_k z_k w_k of w_k = q_i . m_k (..., S) over the filled slots.
+def read_item(w: Tensor, v: Tensor, filled: Tensor, beta: float) -> Tensor:
+    """READ, item level, eq 6-8: sum_k z_k v_k (..., S), z of w_k = q_i . m_k, over filled slots.
 
     Where no slot is filled (..., S) the memory contributes 0.
     """
-    return (attend(w, filled, beta) * w).sum(dim=-1)
+    return (attend(w, filled, beta) * v).sum(dim=-1)
 
 
 def attend(w: Tensor, filled: Tensor, beta: float) -> Tensor:
@@ -39,31 +40,32 @@ def attend(w: Tensor, filled: Tensor, beta: float) -> Tensor:
     return torch.where(some, torch.softmax(logits, dim=-1), 0.0)
 
 
-def read_shared(w: Tensor, inside: Tensor, beta: float) -> Tensor:
+def read_shared(w: Tensor, v: Tensor, inside: Tensor, beta: float) -> Tensor:
     """READ, item level, of shared candidates at every purchase: (B, L, C).
 
-    w: (B, L, C), q_i . q_j of purchase j and candidate i; inside: (L, L), see `window`. A window's
-    numerator and denominator are sums of rows of E w and of E = exp(beta w - guard). Where w
+    w: (B, L, C), q_i . q_j of purchase j and candidate i, v alike; inside: (L, L), see `window`. A
+    window's sums are of rows of E v and of E = exp(beta w - guard). Where w
     spreads so far that a window's sum could vanish, each window gets its own softmax.
     """
     scaled = beta * w.detach()
     guard = scaled.amax(dim=1, keepdim=True)  # (B, 1, C)
     if bool((guard - scaled.amin(dim=1, keepdim=True)).max() > SPREAD):
-        return _read_windows(w, inside, beta)
+        return _read_windows(w, v, inside, beta)
     E = torch.exp(beta * w - guard)  # (B, L, C)
     band = inside.to(w.dtype)
-    numerator, denominator = band @ (E * w), band @ E
+    numerator, denominator = band @ (E * v), band @ E
     empty = ~inside.any(dim=1)  # (L,): nothing bought before
     return numerator / (denominator + empty[:, None].to(w.dtype))
 
 
-def _read_windows(w: Tensor, inside: Tensor, beta: float) -> Tensor:
+def _read_windows(w: Tensor, v: Tensor, inside: Tensor, beta: float) -> Tensor:
     """`read_shared` by one softmax a window, a purchase at a time: never vanishes, slower."""
     rows = []
     for t in range(w.shape[1]):
-        held = w[:, inside[t]].transpose(1, 2)  # (B, C, S)
+        held, read = (x[:, inside[t]].transpose(1, 2) for x in (w, v))  # (B, C, S)
         filled = torch.ones(held.shape[-1], dtype=torch.bool, device=w.device)
-        rows.append(read_item(held, filled, beta) if len(filled) else torch.zeros_like(w[:, t]))
+        some = len(filled) > 0
+        rows.append(read_item(held, read, filled, beta) if some else torch.zeros_like(w[:, t]))
     return torch.stack(rows, dim=1)
 
 

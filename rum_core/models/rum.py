@@ -5,6 +5,7 @@ not learned (`training/mixture.py`). Letters and shapes as in `network`.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -59,20 +60,31 @@ class Rum(Network):
     ) -> Scores:
         """By the level's scorer."""
         assert p is not None
-        scorer = open_scores if self.settings.opened else SCORERS[self.settings.level]
+        opened = self.settings.predict == "network"
+        scorer = open_scores if opened else SCORERS[self.settings.level]
         return scorer(self, rows["item"], p, tokens, real, negatives, M)
+
+    def merged(self, p: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Of p* (B, D) what MERGE makes of it alone, and what it makes of slots (B, ..., D)."""
+        merge, tensors = MERGES[self.settings.merge], dict(self.named_parameters())
+
+        def carried(m: Tensor) -> Tensor:
+            between = [1] * (m.dim() - 2)
+            return cast(Tensor, merge.carried(p.view(len(p), *between, -1), m, tensors))
+
+        return merge.own(p, tensors), carried
 
     def stretches(self, bptt: int) -> tuple[int, int]:
         """The item level needs what its memory holds; the feature level hands its memory on."""
         if self.settings.level == "item":
-            stretch = OPEN_STRETCH if self.settings.opened else network.STRETCH
+            stretch = OPEN_STRETCH if self.settings.predict == "network" else network.STRETCH
             return max(stretch, self.settings.slots), self.settings.slots
         return bptt, 0
 
     def cells(self, negatives: int, *, own: bool, length: int) -> int:
-        """Item level: products of candidates and purchases; feature level: a memory. Another MERGE
-        or PREDICT: a vector of what was read, or the attention, of every candidate."""
-        if self.settings.opened:
+        """Item level: products of candidates and purchases; feature level: a memory. A network:
+        a vector of what was read, or the attention, of every candidate."""
+        if self.settings.predict == "network":
             widest = max(self.settings.dim, length, self.settings.slots)
             return max((1 + negatives) * widest, self.settings.slots * self.settings.dim)
         if self.settings.level == "item":
@@ -93,22 +105,30 @@ def item_scores(
     padding; negatives: rows of q that all share (C,) or a purchase's own (B, L, n). The memory of
     the first purchase is empty; there is none to hand on. Without item biases.
     """
-    settings = model.settings
+    settings, (p, carried) = model.settings, model.merged(p)
     Q = embedding(tokens, q)  # (B, L, D)
+    C = carried(Q)
+
+    def both(times: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Candidates times what the attention meets, and what is read."""
+        w = times(Q)
+        return w, w if C is Q else times(C)
+
     inside = memory.window(tokens.shape[1], settings.slots, tokens.device)
-    read = memory.read_item(Q @ Q.mT, inside, settings.beta)
+    read = memory.read_item(*both(lambda x: Q @ x.mT), inside, settings.beta)
     positive = _product(p, Q) + settings.alpha * read
     if negatives.dim() == 1:
         q_c = embedding(negatives, q)  # (C, D)
-        w, base = Q @ q_c.T, p @ q_c.T
-        if usable(w):
+        w, v = both(lambda x: x @ q_c.T)
+        base = p @ q_c.T
+        if v is w and usable(w):
             how = settings.slots, settings.alpha, settings.beta
             return positive, window_scores(w, base, *how), None
-        read = memory.read_shared(w, inside, settings.beta)
+        read = memory.read_shared(w, v, inside, settings.beta)
         return positive, base[:, None, :] + settings.alpha * read, None
     q_n = embedding(negatives, q)  # (B, L, n, D)
-    w = torch.einsum("blnd,bjd->blnj", q_n, Q)
-    read = memory.read_item(w, inside[:, None, :], settings.beta)
+    w, v = both(lambda x: torch.einsum("blnd,bjd->blnj", q_n, x))
+    read = memory.read_item(w, v, inside[:, None, :], settings.beta)
     return positive, _product(p, q_n) + settings.alpha * read, None
 
 
@@ -122,8 +142,9 @@ def feature_scores(
     M: Tensor | None,
 ) -> Scores:
     """As `item_scores`, feature level, from the memory M (B, K, D); also gives the memory after."""
-    settings = model.settings
+    settings, (p, carried) = model.settings, model.merged(p)
     z, before, M = _replayed(model, q, tokens, real, M)
+    before = carried(before)
     Q = embedding(tokens, q)  # (B, L, D)
     positive = _product(p, Q) + settings.alpha * memory.read_feature(
         Q, embedding(tokens, z), before
@@ -162,8 +183,8 @@ def open_scores(
     negatives: Tensor,
     M: Tensor | None,
 ) -> Scores:
-    """As `item_scores` and `feature_scores`, by any MERGE and PREDICT: these need the vector that a
-    candidate reads, (B, L, C, D), and not only its product with q_i."""
+    """As `item_scores` and `feature_scores`, by any PREDICT: it needs the vector that a candidate
+    reads, (B, L, C, D), and not only its product with q_i."""
     settings, tensors = model.settings, dict(model.named_parameters())
     Q = embedding(tokens, q)  # (B, L, D)
     if settings.level == "item":

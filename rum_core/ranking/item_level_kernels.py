@@ -190,7 +190,7 @@ def exact(
                 base = 0.0
                 for d in range(q.shape[1]):
                     base += p[u, d] * q[i, d]
-                _meet(q[i], held, w)
+                meet(q[i], held, w)
                 learned = base + alpha * attend(w[: len(mine)], beta) + bias[i]
                 counted = 0.0
                 if len(rows[0]):
@@ -217,7 +217,7 @@ def parts(items: Any, memory: Any, rows: Any, decay: float, mixture: Any) -> Any
         for c in range(len(items)):
             for d in range(q.shape[1]):
                 base[u, c] += p[u, d] * q[items[c], d]
-            _meet(q[items[c]], held, w)
+            meet(q[items[c]], held, w)
             read[u, c] = attend(w[: len(mine)], beta)
         weight = 1.0
         for k in range(len(mine) - 1 if len(indptr) else -1, -1, -1):
@@ -243,7 +243,7 @@ def _gather(q: Any, slots: Any) -> Any:
 
 
 @njit(cache=True)
-def _meet(q: Any, held: Any, w: Any) -> None:
+def meet(q: Any, held: Any, w: Any) -> None:
     """w_k = q . q_k of an item's q (D,) and what `_gather` gives."""
     w[:] = 0.0
     for d in range(len(q)):
@@ -260,7 +260,7 @@ def attention(z: Any, items: Any, q: Any, memory: Any, beta: float) -> None:
         held = _gather(q, mine)
         w = np.empty(held.shape[1])
         for n in range(items.shape[1]):
-            _meet(q[items[u, n]], held, w)
+            meet(q[items[u, n]], held, w)
             attend(w[: len(mine)], beta)
             z[u, n, : len(mine)] = w[: len(mine)]
 

@@ -1,9 +1,10 @@
 """RUM with another MERGE or PREDICT than the paper's: every candidate in float64, one by one.
 
-What a user reads for an item is a vector here, not a product with q_i, so the short cuts of
-`item_level.py` and `feature_level.py` do not hold. The contract is theirs: each sum in the order of
-its index, the score rounded to float32, ties by the tie rank; a user's list depends on nobody else.
-Many times slower, in bounded memory. S filled slots or K features, D dimensions.
+The tables of `item_level.py` hold no more where a slot gives each user something else, nor where a
+network stands after a product. The contract is theirs: the score rounded to float32, ties by the
+tie rank; a user's list depends on nobody else. Slower, in bounded memory. MERGE is linear in what
+was read (`models/merge.py`) and so is a network's hidden layer before its relu: what they make of
+p* and of each slot is made once a user. U users, S filled slots or K features, D dimensions.
 """
 
 from typing import Any
@@ -11,15 +12,14 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from rum_core.models.merge import MERGES
 from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons, rows_of
 from rum_core.ranking.feature_level import Writes, replay
 from rum_core.ranking.item_level import ItemLevel, because_of
-from rum_core.ranking.item_level_kernels import attend
+from rum_core.ranking.item_level_kernels import LANES, attend, meet
 from rum_core.ranking.select import contains, insert
 from rum_core.store.checkpoint import SavedModel
-
-MERGED = {"add": 0, "product": 1, "concat": 2}  # as the kernel knows them
 
 
 class Opened:
@@ -34,16 +34,11 @@ class Opened:
         self.slots, self.tie_rank = int(config["slots"]), model.catalog.tie_rank
         self.item = ItemLevel(model) if config["level"] == "item" else None
         self.writes = None if self.item else Writes.of(model.tensors, self.beta)
-        nothing = np.zeros((D, 2 * D))
-        self.merge = (MERGED[config.get("merge", "add")], t.get("merge", nothing))
-        one, zero = np.ones(D), np.zeros(D)
-        self.predict = (
-            config.get("predict", "inner") == "network",
-            t.get("product", one),
-            t.get("hidden", nothing),
-            t.get("hidden_bias", zero),
-            t.get("out", zero),
-        )
+        self.merge, self.tensors = MERGES[config.get("merge", "add")], t
+        self.network = config.get("predict", "inner") == "network"
+        self.hidden = np.zeros((0, 0))
+        if self.network:  # the item's part of the hidden layer
+            self.hidden = self.q @ t["hidden"][:, D:].T + t["hidden_bias"]
         self.block_users = max(1, min(4096, 16_000_000 // (self.slots * D)))
 
     def lists(
@@ -51,13 +46,11 @@ class Opened:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Items (U, N) and scores (U, N); of the item level also the purchases (U, N, B) with the
         most attention, and it."""
-        p = rows_of(self.p, block.rows)
         memory, filled, z = self._memory(block)
         items, scores = _rank(
-            (p, self.q, self.bias),
             (memory, filled, z, self.alpha, self.beta),
-            self.merge,
-            self.predict,
+            self._merged(rows_of(self.p, block.rows), memory),
+            (self.q, self.bias, self.hidden, self.tensors.get("out", np.zeros(0))),
             block.candidates,
             (block.seen, block.seen_offsets),
             self.tie_rank,
@@ -79,85 +72,67 @@ class Opened:
         memory[owner, np.arange(len(owner)) - last.offsets[owner]] = self.q[last.items]
         return memory, last.lengths, np.zeros((0, 0))
 
+    def _merged(self, p: np.ndarray, memory: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What p* (U, D) and slots (U, S, D) become for the product with q_i, and for the hidden
+        layer."""
+        t = self.tensors
+        own = self.merge.own(p, t)
+        carried = self.merge.carried(p[:, None], memory, t)
+        if not self.network:
+            return own, carried, own[:, :0], carried[:, :, :0]
+        of_user = t["hidden"][:, : p.shape[1]].T
+        return own * t["product"], carried * t["product"], own @ of_user, carried @ of_user
+
 
 @njit(cache=True, parallel=True)
 def _rank(
-    tables: Any,
     memory: Any,
-    merge: Any,
-    predict: Any,
+    merged: Any,
+    of_items: Any,
     candidates: Any,
     barred: Any,
     tie_rank: Any,
     top_n: int,
 ) -> Any:
-    p, q, bias = tables
+    M, filled, of_item, alpha, beta = memory
+    own, carried, hidden_own, hidden_carried = merged
+    q, bias, hidden, out = of_items
     seen, offsets = barred
-    items = np.full((len(p), top_n), -1, np.int32)
-    scores = np.full((len(p), top_n), -np.inf, np.float32)
-    for u in prange(len(p)):
-        r = np.empty(q.shape[1])
-        v = np.empty(q.shape[1])
+    items = np.full((len(own), top_n), -1, np.int32)
+    scores = np.full((len(own), top_n), -np.inf, np.float32)
+    for u in prange(len(own)):
+        slots, units = filled[u], np.empty(len(out))
+        held, read = _turned(M[u, :slots]), _turned(carried[u, :slots])
+        w, v = np.empty(held.shape[1]), np.empty(held.shape[1])
         for i in candidates:
-            if not contains(seen, offsets[u], offsets[u + 1], i):
-                _read(memory, u, q[i], i, r)
-                _merge(p[u], r, merge, v)
-                score = np.float32(_predict(v, q[i], predict) + bias[i])
-                insert(items[u], scores[u], i, score, tie_rank)
+            if contains(seen, offsets[u], offsets[u + 1], i):
+                continue
+            if len(of_item):
+                w[:slots] = of_item[i]
+            else:
+                meet(q[i], held, w)
+                attend(w[:slots], beta)
+            meet(q[i], read, v)
+            score = bias[i]
+            for d in range(q.shape[1]):
+                score += q[i, d] * own[u, d]
+            for s in range(slots):
+                score += alpha * w[s] * v[s]
+            for h in range(len(units)):
+                units[h] = hidden[i, h] + hidden_own[u, h]
+            for s in range(slots if len(units) else 0):
+                for h in range(len(units)):
+                    units[h] += alpha * w[s] * hidden_carried[u, s, h]
+            for h in range(len(units)):
+                score += out[h] * max(units[h], 0.0)
+            insert(items[u], scores[u], i, np.float32(score), tie_rank)
     return items, scores
 
 
 @njit(cache=True)
-def _read(memory: Any, u: int, q_i: Any, i: int, r: Any) -> None:
-    """r (D,) = alpha sum_k z_ik m_k."""
-    M, filled, of_item, alpha, beta = memory
-    z = np.empty(filled[u])
-    if len(of_item):
-        z[:] = of_item[i]
-    else:
-        for s in range(filled[u]):
-            z[s] = 0.0
-            for d in range(len(q_i)):
-                z[s] += q_i[d] * M[u, s, d]
-        attend(z, beta)
-    r[:] = 0.0
-    for s in range(filled[u]):
-        for d in range(len(r)):
-            r[d] += z[s] * M[u, s, d]
-    for d in range(len(r)):
-        r[d] *= alpha
-
-
-@njit(cache=True)
-def _merge(p: Any, r: Any, merge: Any, v: Any) -> None:
-    kind, W = merge
-    D = len(v)
-    for d in range(D):
-        if kind == 0:
-            v[d] = p[d] + r[d]
-        elif kind == 1:
-            v[d] = (1.0 + p[d]) * (1.0 + r[d]) - 1.0
-        else:
-            v[d] = 0.0
-            for c in range(D):
-                v[d] += W[d, c] * p[c]
-            for c in range(D):
-                v[d] += W[d, D + c] * r[c]
-
-
-@njit(cache=True)
-def _predict(v: Any, q_i: Any, predict: Any) -> float:
-    network, product, hidden, hidden_bias, out = predict
-    D = len(v)
-    score = 0.0
-    for d in range(D):
-        score += product[d] * v[d] * q_i[d]
-    if network:
-        for h in range(D):
-            unit = hidden_bias[h]
-            for d in range(D):
-                unit += hidden[h, d] * v[d]
-            for d in range(D):
-                unit += hidden[h, D + d] * q_i[d]
-            score += out[h] * max(unit, 0.0)
-    return score
+def _turned(slots: Any) -> Any:
+    """Slots (S, D) as `meet` takes them: (D, S), with zeros up to a number of LANES."""
+    S, D = slots.shape
+    turned = np.zeros((D, -(-S // LANES) * LANES))
+    turned[:, :S] = slots.T
+    return turned

@@ -14,13 +14,13 @@ def normal(seed: int, *shape: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=shape))
 
 
-def windows(w: torch.Tensor, slots: int, beta: float) -> np.ndarray:
-    """sum_k z_k w_k of the last K rows before each (B, L, C), by the oracle's softmax."""
+def windows(w: torch.Tensor, v: torch.Tensor, slots: int, beta: float) -> np.ndarray:
+    """sum_k z_k v_k of the last K rows before each (B, L, C), by the oracle's softmax of w."""
     out = np.zeros(w.shape)
     for b, t, c in np.ndindex(*w.shape):
-        held = w[b, max(0, t - slots) : t, c].numpy()
+        held, read = (x[b, max(0, t - slots) : t, c].numpy() for x in (w, v))
         if len(held):
-            out[b, t, c] = oracle.softmax(list(beta * held)) @ held
+            out[b, t, c] = oracle.softmax(list(beta * held)) @ read
     return out
 
 
@@ -31,8 +31,11 @@ def test_shared_read_is_each_windows_softmax(
     seed: int, length: int, slots: int, beta: float
 ) -> None:
     w = 3 * normal(seed, 2, length, 4)
-    read = memory.read_shared(w, memory.window(length, slots), beta)
-    np.testing.assert_allclose(read, windows(w, slots, beta), rtol=1e-9, atol=1e-12)
+    v = normal(seed + 1, 2, length, 4)
+    for values in (w, v):
+        read = memory.read_shared(w, values, memory.window(length, slots), beta)
+        expected = windows(w, values, slots, beta)
+        np.testing.assert_allclose(read, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("spread", [59.0, 61.0, 5000.0])
@@ -40,12 +43,12 @@ def test_shared_read_survives_a_wide_spread_in_float32(spread: float) -> None:
     """A window far below the column's maximum keeps its own attention, and its gradient."""
     w = torch.tensor([0.0, 1.0, spread, 0.5, 0.2, 0.4, 0.3]).reshape(1, 7, 1).requires_grad_()
     inside = memory.window(7, 2)
-    read = memory.read_shared(w, inside, 1.0)
-    expected = windows(w.detach().double(), 2, 1.0)
+    read = memory.read_shared(w, w, inside, 1.0)
+    expected = windows(w.detach().double(), w.detach().double(), 2, 1.0)
     np.testing.assert_allclose(read.detach(), expected, rtol=1e-5)
     read[0, 5:].sum().backward()  # windows that do not hold the maximum
     slow = w.detach().double().requires_grad_()
-    memory.read_item(slow[0, :, 0].expand(7, 7), inside, 1.0)[5:].sum().backward()
+    memory.read_item(*[slow[0, :, 0].expand(7, 7)] * 2, inside, 1.0)[5:].sum().backward()
     np.testing.assert_allclose(w.grad, slow.grad, atol=1e-5)
 
 
@@ -53,9 +56,9 @@ def test_the_two_paths_of_the_shared_read_have_one_gradient() -> None:
     inside = memory.window(8, 3)
     grads = []
     for path in (memory.read_shared, memory._read_windows):
-        w = normal(1, 2, 8, 5).requires_grad_()
-        (path(w, inside, 0.7) * normal(2, 2, 8, 5)).sum().backward()
-        grads.append(w.grad)
+        w, v = (normal(seed, 2, 8, 5).requires_grad_() for seed in (1, 3))
+        (path(w, v, inside, 0.7) * normal(2, 2, 8, 5)).sum().backward()
+        grads.append((w.grad, v.grad))
     torch.testing.assert_close(grads[0], grads[1])
 
 
@@ -63,7 +66,7 @@ def test_item_read_leaves_empty_slots_out() -> None:
     w = torch.tensor([[2.0, 7.0, 1.0], [2.0, 7.0, 1.0]], dtype=torch.float64)
     filled = torch.tensor([[True, False, True], [False, False, False]])
     z = oracle.softmax([2.0, 1.0])
-    np.testing.assert_allclose(memory.read_item(w, filled, 1.0), [z @ [2.0, 1.0], 0.0])
+    np.testing.assert_allclose(memory.read_item(w, w, filled, 1.0), [z @ [2.0, 1.0], 0.0])
 
 
 def test_window_is_the_last_k_before() -> None:

@@ -15,7 +15,7 @@ from rum_core.data.histories import Histories
 from rum_core.errors import DamagedError
 from rum_core.models.merge import MERGES
 from rum_core.models.predict import PREDICTS
-from rum_core.models.rum import SCORERS, Rum, open_scores
+from rum_core.models.rum import SCORERS, Rum, Scorer, open_scores
 from rum_core.models.stored import check_stored
 from rum_core.ranking import reference
 from rum_core.ranking.opened import Opened
@@ -58,6 +58,11 @@ def saved(level: str, merge: str, predict: str, seed: int) -> SavedModel:
     return SavedModel("m", config, tensors, catalog, pa.array(range(USERS)), {})
 
 
+def scorers(level: str, predict: str) -> list[Scorer]:
+    """Every way to score by this PREDICT: an inner product needs no vector of a candidate."""
+    return [open_scores, *([SCORERS[level]] if predict == "inner" else [])]
+
+
 def jagged(rng: np.random.Generator) -> Histories:
     """Of users that the model knows, and two that it does not."""
     return oracle.histories_of(
@@ -79,31 +84,20 @@ def test_scores_in_training_are_the_oracles(
     shared = torch.from_numpy(rng.choice(ITEMS, 4, replace=False))
     own = torch.from_numpy(rng.integers(0, ITEMS, (3, 5, 2)))
     p = model.user[:3]
-    positive, of_shared, M = open_scores(model, model.item, p, tokens, real, shared, None)
-    _, of_own, _ = open_scores(model, model.item, p, tokens, real, own, None)
     tensors = {name: value.detach().numpy() for name, value in model.named_parameters()}
     config = model.settings.model_dump()
-    for user, history in enumerate(bought):
-        for t, item in enumerate(history):
-            y = oracle.score_user(tensors, config, user, history[:t])
-            assert positive[user, t].item() == pytest.approx(y[item])
-            np.testing.assert_allclose(of_shared[user, t].detach(), y[shared], atol=1e-9)
-            np.testing.assert_allclose(of_own[user, t].detach(), y[own[user, t]], atol=1e-9)
-        if M is not None:
-            after = oracle.replay(tensors, config, history)
-            np.testing.assert_allclose(M[user].detach(), after, atol=1e-12)
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_the_plain_forms_are_the_same_by_either_way(level: str) -> None:
-    model = network_of(level, "add", "inner", 3)
-    given_ = (model, model.item, model.user[:1], torch.tensor([[3, 1, 3, 8]]))
-    more = (torch.ones(1, 4, dtype=torch.bool), torch.arange(ITEMS), None)
-    assert not model.settings.opened
-    for one, other in zip(SCORERS[level](*given_, *more), open_scores(*given_, *more), strict=True):
-        assert (one is None) == (other is None)
-        if one is not None:
-            torch.testing.assert_close(one, other)
+    for scores in scorers(level, predict):
+        positive, of_shared, M = scores(model, model.item, p, tokens, real, shared, None)
+        _, of_own, _ = scores(model, model.item, p, tokens, real, own, None)
+        for user, history in enumerate(bought):
+            for t, item in enumerate(history):
+                y = oracle.score_user(tensors, config, user, history[:t])
+                assert positive[user, t].item() == pytest.approx(y[item])
+                np.testing.assert_allclose(of_shared[user, t].detach(), y[shared], atol=1e-9)
+                np.testing.assert_allclose(of_own[user, t].detach(), y[own[user, t]], atol=1e-9)
+            if M is not None:
+                after = oracle.replay(tensors, config, history)
+                np.testing.assert_allclose(M[user].detach(), after, atol=1e-12)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -147,14 +141,19 @@ def test_any_batching_gives_the_same_bits(level: str) -> None:
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(("merge", "predict"), OPEN)
 def test_gradients_reach_every_parameter(level: str, merge: str, predict: str) -> None:
-    model = network_of(level, merge, predict, 0)
+    """By every way to score the same ones."""
     tokens, real = torch.tensor([[3, 1, 3, 8], [0, 7, 2, 2]]), torch.ones(2, 4, dtype=torch.bool)
-    positive, negative, _ = open_scores(
-        model, model.item, model.user[:2], tokens, real, torch.tensor([2, 5]), None
-    )
-    (torch.sigmoid(positive).sum() - torch.sigmoid(negative).sum()).backward()
-    for name, parameter in model.named_parameters():
-        assert float(parameter.grad.abs().max()) > 1e-5, name
+    found = []
+    for scores in scorers(level, predict):
+        model = network_of(level, merge, predict, 0)
+        positive, negative, _ = scores(
+            model, model.item, model.user[:2], tokens, real, torch.tensor([2, 5]), None
+        )
+        (torch.sigmoid(positive).sum() - torch.sigmoid(negative).sum()).backward()
+        found.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, gradient in found[0].items():
+        assert float(gradient.abs().max()) > 1e-5, name
+        torch.testing.assert_close(gradient, found[-1][name])
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -58,7 +58,7 @@ def test_scores_of_windows(
     inside = memory.window(length, slots)
 
     def plain(w: Tensor, base: Tensor) -> Tensor:
-        return base[:, None] + 1.3 * memory.read_shared(w, inside, beta)
+        return base[:, None] + 1.3 * memory.read_shared(w, w, inside, beta)
 
     exact = gradients(plain, given_, w.double(), base.double())
     found = gradients(lambda *x: window_scores(*x, slots, 1.3, beta), given_, w, base)
