@@ -8,6 +8,8 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from threading import Thread
 from typing import IO, TYPE_CHECKING, TypeVar
 
@@ -28,6 +30,7 @@ progress = logging.getLogger(NAME)
 USER_ERROR = 2  # the exit status of a job whose one-line error says what to mend
 POLL_SECONDS = 2.0
 TRIES = 15  # times that a job server is asked which does not answer, POLL_SECONDS apart
+ANSWER_SECONDS = 60.0  # that one has for an answer: Ray's client would wait for ever
 WATCH_SECONDS = 0.1
 NO_ANSWER = (OSError, RuntimeError)  # of Ray's client: no connection, a status other than 200
 TAIL = 40  # last lines of stderr that tell why a job broke down
@@ -124,12 +127,14 @@ def _submit(verb: str, arguments: list[str], mark: dict[str, str], address: str)
 
     handed_on = {k: v for k, v in os.environ.items() if k.startswith("RUM_")}
     try:
-        client = JobSubmissionClient(address)
+        client = _in_time(partial(JobSubmissionClient, address))
         _stop_left(client, mark)
-        job = client.submit_job(
-            entrypoint=shlex.join(["python", "-m", f"jobs.{verb}", *arguments]),
-            runtime_env={"env_vars": handed_on},
-            metadata=mark,
+        job = _in_time(
+            lambda: client.submit_job(
+                entrypoint=shlex.join(["python", "-m", f"jobs.{verb}", *arguments]),
+                runtime_env={"env_vars": handed_on},
+                metadata=mark,
+            )
         )
     except NO_ANSWER as error:  # not there, or not ready for jobs yet
         raise JobFailedError(f"{address} did not take the job {verb}: {one_line(error)}") from None
@@ -165,7 +170,7 @@ def _answer(ask: Callable[[], T]) -> T:
     tries = 0
     while True:
         try:
-            return ask()
+            return _in_time(ask)
         except NO_ANSWER as error:
             tries += 1
             if tries == TRIES:
@@ -175,10 +180,30 @@ def _answer(ask: Callable[[], T]) -> T:
         time.sleep(POLL_SECONDS)
 
 
+def _in_time(ask: Callable[[], T]) -> T:
+    """What the job server says; TimeoutError, an OSError, where it takes the question and says
+    nothing: whoever waits for it then is left behind."""
+    answer: Future[T] = Future()
+
+    def wait() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    Thread(target=wait, daemon=True).start()
+    try:
+        return answer.result(ANSWER_SECONDS)
+    except TimeoutError:
+        if answer.done():  # its own
+            raise
+        raise TimeoutError(f"no answer in {ANSWER_SECONDS:g} seconds") from None
+
+
 def _let_go(client: "JobSubmissionClient", job: str) -> None:
     """Stop a job that is followed no more, if its server can be told; the reason is another's."""
     try:
-        client.stop_job(job)
+        _in_time(partial(client.stop_job, job))
     except NO_ANSWER as error:
         log.warning("%s may still be at work: %s", job, one_line(error))
 
@@ -193,12 +218,13 @@ def _tell_news(output: str, told: str) -> str:
 
 def _stop_left(client: "JobSubmissionClient", mark: dict[str, str]) -> None:
     """Stop what a night on the same store has left at work when it was cut off."""
-    for left in client.list_jobs():
+    for left in _in_time(client.list_jobs):
         if left.metadata != mark or left.status.is_terminal():
             continue
         log.warning("%s of a night that was cut off is stopped", left.submission_id)
-        client.stop_job(left.submission_id)
-        while not client.get_job_status(left.submission_id).is_terminal():
+        name = left.submission_id
+        _in_time(partial(client.stop_job, name))
+        while not _in_time(partial(client.get_job_status, name)).is_terminal():
             time.sleep(POLL_SECONDS)
 
 

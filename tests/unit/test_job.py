@@ -2,7 +2,9 @@
 
 import logging
 import os
+import socket
 import subprocess
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -148,6 +150,35 @@ def test_a_job_server_that_is_not_there_is_a_failure_that_a_retry_may_mend(
     monkeypatch.setattr(server, "list_jobs", reset)
     with pytest.raises(JobFailedError, match="did not take the job ingest: connection reset"):
         run_job("ingest", [], STORE, Cluster())
+
+
+def test_a_job_server_that_takes_a_question_and_says_nothing_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By Ray's own client, which has no limit of time."""
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("RAY_ADDRESS", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(JobFailedError, match=r"take the job ingest: no answer in 0.5 seconds"):
+            run_job("ingest", [], STORE, Cluster())
+
+
+@pytest.mark.parametrize("after", range(5))  # status, logs, status, logs, info
+def test_a_job_server_that_falls_silent_is_asked_again(
+    server: Server, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def blip() -> None:
+        asked.append("")
+        if len(asked) == after + 1:
+            time.sleep(5)
+
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(server, "blip", blip)
+    run_job("ingest", [], STORE, Cluster())
+    assert server.stopped == []
+    assert len(asked) >= 6
 
 
 def test_what_a_night_on_the_store_has_left_at_work_is_stopped_and_nothing_else(
