@@ -29,6 +29,9 @@ WIDE = {"model": {"dim": 256}, "train": {"dropout": 0.6, "epochs": 40, "patience
 
 LONG = {"model": {"slots": 50}}  # where a basket alone fills twenty slots
 
+# directed sequence-kNN as it is often set: each pair within 10 purchases counts alike
+PLAIN = {"gap_decay": 1.0, "backward": 0.0, "from_power": 0.3, "to_power": 0.3, "decay": 0.9}
+
 CONTENDERS: dict[str, Contender] = {
     "rum-transitions": Contender("rum", transitions=True),
     "rum-wide": Contender("rum", transitions=True, more=WIDE),
@@ -40,6 +43,7 @@ CONTENDERS: dict[str, Contender] = {
     "rum-feature": Contender("rum", "feature"),
     "rum-feature-random": Contender("rum", "feature", more={"model": {"start": "random"}}),
     **{name: Contender(name) for name in MODELS if name != "rum"},
+    "seqknn-plain": Contender("seqknn", more={"model": {"pairs": "given", "gap": 10, **PLAIN}}),
     "paper-rum-item": Contender("rum", "item", "paper_item"),
     "paper-rum-feature": Contender("rum", "feature", "paper_feature"),
     **{f"paper-{name}": Contender(name, "item", "paper_item") for name in ("mf", "fpmc", "dream")},
