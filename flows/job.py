@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from functools import partial
 from threading import Thread
 from typing import IO, TYPE_CHECKING, TypeVar
+from uuid import uuid4
 
 from flows.ray_cluster import Cluster, ClusterError
 from rum_core.errors import RumError, one_line
@@ -126,17 +127,25 @@ def _submit(verb: str, arguments: list[str], mark: dict[str, str], address: str)
     from ray.job_submission import JobSubmissionClient  # only where a cluster is used
 
     handed_on = {k: v for k, v in os.environ.items() if k.startswith("RUM_")}
+    job = f"rum-{verb}-{uuid4().hex[:12]}"  # named here, to be stopped if the answer is lost
     try:
         client = _in_time(partial(JobSubmissionClient, address))
         _stop_left(client, mark)
-        job = _in_time(
+    except NO_ANSWER as error:  # not there, or not ready for jobs yet
+        raise JobFailedError(f"{address} did not take the job {verb}: {one_line(error)}") from None
+    try:
+        _in_time(
             lambda: client.submit_job(
                 entrypoint=shlex.join(["python", "-m", f"jobs.{verb}", *arguments]),
                 runtime_env={"env_vars": handed_on},
                 metadata=mark,
+                submission_id=job,
             )
         )
-    except NO_ANSWER as error:  # not there, or not ready for jobs yet
+    except BaseException as error:
+        _let_go(client, job)
+        if not isinstance(error, NO_ANSWER):
+            raise
         raise JobFailedError(f"{address} did not take the job {verb}: {one_line(error)}") from None
     _follow(verb, client, job)
 
@@ -195,8 +204,8 @@ def _in_time(ask: Callable[[], T]) -> T:
     try:
         return answer.result(ANSWER_SECONDS)
     except TimeoutError:
-        if answer.done():  # its own
-            raise
+        if answer.done():  # meanwhile, or the error is its own
+            return answer.result()
         raise TimeoutError(f"no answer in {ANSWER_SECONDS:g} seconds") from None
 
 

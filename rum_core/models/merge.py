@@ -11,47 +11,57 @@ from dataclasses import dataclass
 from typing import Any
 
 Tensors = Mapping[str, Any]
+Times = Callable[[Any, Any], Any]  # x (..., D) @ W.T (..., O)
+
+
+def by_matmul(x: Any, W: Any) -> Any:
+    """As fast as may be: the last bits may depend on how many rows there are."""
+    return x @ W.T
 
 
 @dataclass(frozen=True)
 class Merge:
     """p_u = own(p*) + carried(p*, r)."""
 
-    own: Callable[[Any, Tensors], Any]
-    carried: Callable[[Any, Any, Tensors], Any]  # linear in its second
+    own: Callable[[Any, Tensors, Times], Any]
+    carried: Callable[[Any, Any, Tensors, Times], Any]  # linear in its second
+    learned: tuple[str, ...] = ()  # the tensors that it takes
 
     def __call__(self, p: Any, r: Any, tensors: Tensors) -> Any:
-        return self.own(p, tensors) + self.carried(p, r, tensors)
+        return self.own(p, tensors, by_matmul) + self.carried(p, r, tensors, by_matmul)
 
 
-def alone(p: Any, tensors: Tensors) -> Any:
+def _whole(p: Any, tensors: Tensors, times: Times) -> Any:
     """p*."""
     return p
 
 
-def added(p: Any, r: Any, tensors: Tensors) -> Any:
-    """p* + r, the paper's."""
+def _added(p: Any, r: Any, tensors: Tensors, times: Times) -> Any:
+    """r."""
     return r
 
 
-def multiplied(p: Any, r: Any, tensors: Tensors) -> Any:
-    """Element by element (1 + p*) (1 + r) - 1. Without the ones a first purchase, a new customer
-    and small first values would give nothing."""
+def _multiplied(p: Any, r: Any, tensors: Tensors, times: Times) -> Any:
+    """(1 + p*) r, element by element."""
     return (1.0 + p) * r
 
 
-def left_half(p: Any, tensors: Tensors) -> Any:
-    """[p*, r] by a learned `merge` (D, 2 D), for q_i has D dimensions; at first [1, 1]."""
-    return p @ tensors["merge"][:, : p.shape[-1]].T
+def _left(p: Any, tensors: Tensors, times: Times) -> Any:
+    """p* by the left half of `merge` (D, 2 D)."""
+    return times(p, tensors["merge"][:, : p.shape[-1]])
 
 
-def right_half(p: Any, r: Any, tensors: Tensors) -> Any:
-    """The other half of it."""
-    return r @ tensors["merge"][:, p.shape[-1] :].T
+def _right(p: Any, r: Any, tensors: Tensors, times: Times) -> Any:
+    """r by its right half."""
+    return times(r, tensors["merge"][:, p.shape[-1] :])
 
 
 MERGES: dict[str, Merge] = {
-    "add": Merge(alone, added),
-    "product": Merge(alone, multiplied),
-    "concat": Merge(left_half, right_half),
+    # p* + r, the paper's
+    "add": Merge(_whole, _added),
+    # (1 + p*) (1 + r) - 1: without the ones a first purchase, a new customer and small first values
+    # would give nothing
+    "product": Merge(_whole, _multiplied),
+    # [p*, r] by a learned matrix, for q_i has D dimensions; at first [1, 1]
+    "concat": Merge(_left, _right, ("merge",)),
 }

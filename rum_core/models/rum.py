@@ -13,7 +13,7 @@ from torch.nn.functional import embedding
 
 from rum_core.models import memory, network
 from rum_core.models.kernels import usable
-from rum_core.models.merge import MERGES
+from rum_core.models.merge import MERGES, by_matmul
 from rum_core.models.network import Network, Rows, Scores, normal
 from rum_core.models.noise import Noise
 from rum_core.models.predict import PREDICTS
@@ -70,9 +70,9 @@ class Rum(Network):
 
         def carried(m: Tensor) -> Tensor:
             between = [1] * (m.dim() - 2)
-            return cast(Tensor, merge.carried(p.view(len(p), *between, -1), m, tensors))
+            return cast(Tensor, merge.carried(p.view(len(p), *between, -1), m, tensors, by_matmul))
 
-        return merge.own(p, tensors), carried
+        return merge.own(p, tensors, by_matmul), carried
 
     def stretches(self, bptt: int) -> tuple[int, int]:
         """The item level needs what its memory holds; the feature level hands its memory on."""

@@ -13,6 +13,7 @@ import pyarrow as pa
 from scipy.special import softmax
 
 from rum_core.data.histories import Histories
+from rum_core.models.merge import MERGES, by_matmul
 from rum_core.ranking.bias import boost_of, item_bias
 from rum_core.ranking.feature_level import Writes, replay
 from rum_core.store.checkpoint import SavedModel
@@ -24,9 +25,9 @@ class Explanation:
 
     slots: np.ndarray  # (S,) item of each slot, oldest first; none of a latent feature
     attention: np.ndarray  # (N, S) z; a row sums to 1
-    own: np.ndarray  # (N,) p* . q_i
+    own: np.ndarray  # (N,) p* . q_i; it and `carried` of what MERGE makes of p* and m_k
     bias: np.ndarray  # (N,) b_i, and the shop's boost
-    carried: np.ndarray | None  # (N, S) alpha z_ik m_k . q_i; None: MERGE or PREDICT adds no parts
+    carried: np.ndarray | None  # (N, S) alpha z_ik m_k . q_i; None: a network adds no parts
     counted: np.ndarray | None  # (N, S) v by slot; None: the model counts no transitions
     share: np.ndarray  # (N,) l
 
@@ -64,15 +65,19 @@ def explain(
         slots = np.zeros(0, np.int32)
         M, met = _feature_memory(model, history), t["feature"].astype(np.float64)
     z = softmax(config["beta"] * q @ met.T, axis=1)
-    plain = config.get("merge", "add") == "add" and config.get("predict", "inner") == "inner"
+    merge = MERGES[config.get("merge", "add")]
+    learned = {name: t[name].astype(np.float64) for name in merge.learned}
+    own = q @ merge.own(p, learned, by_matmul)
     bias = item_bias(model)[items].astype(np.float64)
-    carried = config["alpha"] * z * (q @ M.T) if plain else None
+    carried = None
+    if config.get("predict", "inner") == "inner":
+        carried = config["alpha"] * z * (q @ merge.carried(p, M, learned, by_matmul).T)
     counted = _counted(model, slots, items) if config.get("transitions") else None
     v = np.zeros(len(items)) if counted is None else counted.sum(axis=1)
     scores = scores.astype(np.float64) - boost_of(model)[items]
     size = v + np.abs(scores - v)
     share = v / np.where(size > 0, size, 1)
-    return Explanation(slots, z, q @ p, bias, carried, counted, share)
+    return Explanation(slots, z, own, bias, carried, counted, share)
 
 
 def nearest(model: SavedModel, features: np.ndarray, most: int) -> np.ndarray:

@@ -15,6 +15,8 @@ import numpy as np
 from numba import njit, prange
 
 from rum_core.data.histories import Histories
+from rum_core.models.merge import MERGES
+from rum_core.ranking.affine import affine, times
 from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons, rows_of
 from rum_core.ranking.select import (
@@ -53,10 +55,10 @@ class Writes:
     def of(cls, tensors: dict[str, np.ndarray], beta: float) -> "Writes":
         """The table of a model's items."""
         q = tensors["item"].astype(np.float64)
-        logits = beta * _affine(q, tensors["feature"].astype(np.float64), np.zeros(1))
+        logits = beta * affine(q, tensors["feature"].astype(np.float64), np.zeros(1))
         z = np.exp(logits - logits.max(axis=1, keepdims=True))
         erase, add = (
-            _affine(q, tensors[f"{n}.weight"].astype(np.float64), tensors[f"{n}.bias"])
+            affine(q, tensors[f"{n}.weight"].astype(np.float64), tensors[f"{n}.bias"])
             for n in ("erase", "add")
         )
         with np.errstate(over="ignore"):
@@ -87,6 +89,8 @@ class FeatureLevel:
         self.q64 = self.q.astype(np.float64)
         self.bias = item_bias(model)
         self.alpha = float(model.config["alpha"])
+        self.merge = MERGES[model.config.get("merge", "add")]
+        self.tensors = {n: model.tensors[n].astype(np.float64) for n in self.merge.learned}
         self.writes = Writes.of(model.tensors, float(model.config["beta"]))
         self.z = self.writes.z.astype(np.float32)
         lengths = (self.q64**2).sum(axis=1) * (1 + (self.writes.z**2).sum(axis=1))
@@ -141,11 +145,13 @@ class FeatureLevel:
 
 
 class _Memory:
-    """A block's memories after all its purchases."""
+    """A block's memories after all its purchases: what MERGE makes of them, and of p*."""
 
     def __init__(self, model: FeatureLevel, block: Block, memory: np.ndarray) -> None:
-        self.model, self.block, self.memory = model, block, memory  # (U, K, D)
-        self.p64 = rows_of(model.p, block.rows).astype(np.float64)
+        self.model, self.block, self.written = model, block, memory  # (U, K, D)
+        p = rows_of(model.p, block.rows).astype(np.float64)
+        self.p64 = model.merge.own(p, model.tensors, times)
+        self.memory = model.merge.carried(p[:, None], memory, model.tensors, times)
 
     def keep(self, most: int) -> Kept:
         m = self.model
@@ -197,7 +203,7 @@ class _Memory:
         )
 
     def take(self, users: np.ndarray) -> "_Memory":
-        return _Memory(self.model, self.block.take(users), self.memory[users])
+        return _Memory(self.model, self.block.take(users), self.written[users])
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
@@ -258,19 +264,6 @@ def _whole(left: Any, q: Any, z: Any) -> Any:
     for d in range(D):
         score += read[d] * q[d]
     return score
-
-
-@njit(cache=True, parallel=True)
-def _affine(x: Any, weight: Any, bias: Any) -> Any:
-    """x (I, D) -> weight x + bias (I, O), each sum in the order of d."""
-    columns = np.ascontiguousarray(weight.T)  # (D, O)
-    out = np.empty((x.shape[0], weight.shape[0]))
-    for i in prange(x.shape[0]):
-        out[i] = bias
-        for d in range(x.shape[1]):
-            for o in range(weight.shape[0]):
-                out[i, o] += x[i, d] * columns[d, o]
-    return out
 
 
 @njit(cache=True, parallel=True)

@@ -67,8 +67,9 @@ class ItemLevel:
         self.card: Attention | None = None
 
     def weighing(self, weight: float) -> "ItemLevel":
-        """The same model, its counted transitions with another weight w."""
+        """The same model on a CPU, its counted transitions with another weight w."""
         other = copy(self)
+        other.card = None  # it knows the weight that it was made with
         assert self.counted is not None
         other.counted = self.counted.weighing(weight)
         return other
@@ -220,8 +221,7 @@ def first_pass(memories: Sequence[_Memory], most: int) -> list[Kept]:
     bounds = [each.bound(on_card=False) for each in memories]
     if not np.isfinite(bounds).all():
         return [nothing_kept(len(block), most, bound) for bound in bounds]
-    heaps = [empty_heaps(len(block), most) for _ in memories]
-    scores, items = (np.stack(arrays) for arrays in zip(*heaps, strict=True))  # (M, U, most)
+    scores, items = empty_heaps(len(memories), len(block), most)
     held = np.flatnonzero(np.bincount(memory.slots, minlength=len(m.q)))
     row = (np.cumsum(np.bincount(held, minlength=len(m.q))) - 1)[memory.slots]
     q_held = m.q[held]  # (R, D)

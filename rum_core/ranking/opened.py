@@ -1,10 +1,11 @@
-"""RUM with another MERGE or PREDICT than the paper's: every candidate in float64, one by one.
+"""RUM with another MERGE at item level, or a network: every candidate in float64, one by one.
 
-The tables of `item_level.py` hold no more where a slot gives each user something else, nor where a
-network stands after a product. The contract is theirs: the score rounded to float32, ties by the
-tie rank; a user's list depends on nobody else. Slower, in bounded memory. MERGE is linear in what
-was read (`models/merge.py`) and so is a network's hidden layer before its relu: what they make of
-p* and of each slot is made once a user. U users, S filled slots or K features, D dimensions.
+The tables of `item_level.py` hold no more where a slot gives each user something else (a product),
+nor those of either level where a network stands behind. The contract is theirs: the score rounded
+to float32, ties by the tie rank; a user's list depends on nobody else. Slower, in bounded memory.
+MERGE is linear in what was read (`models/merge.py`) and so is a network's hidden layer before its
+relu: what they make of p* and of each slot is made once a user. U users, S filled slots or K
+features, D dimensions.
 """
 
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from numba import njit, prange
 
 from rum_core.models.merge import MERGES
+from rum_core.ranking.affine import affine, times
 from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons, rows_of
 from rum_core.ranking.feature_level import Writes, replay
@@ -38,8 +40,8 @@ class Opened:
         self.network = config.get("predict", "inner") == "network"
         self.hidden = np.zeros((0, 0))
         if self.network:  # the item's part of the hidden layer
-            self.hidden = self.q @ t["hidden"][:, D:].T + t["hidden_bias"]
-        self.block_users = max(1, min(4096, 16_000_000 // (self.slots * D)))
+            self.hidden = affine(self.q, t["hidden"][:, D:], t["hidden_bias"])
+        self.block_users = max(1, min(4096, 4_000_000 // (self.slots * D)))
 
     def lists(
         self, block: Block, top_n: int, because: int
@@ -76,12 +78,13 @@ class Opened:
         """What p* (U, D) and slots (U, S, D) become for the product with q_i, and for the hidden
         layer."""
         t = self.tensors
-        own = self.merge.own(p, t)
-        carried = self.merge.carried(p[:, None], memory, t)
+        own = self.merge.own(p, t, times)
+        carried = self.merge.carried(p[:, None], memory, t, times)
         if not self.network:
             return own, carried, own[:, :0], carried[:, :, :0]
-        of_user = t["hidden"][:, : p.shape[1]].T
-        return own * t["product"], carried * t["product"], own @ of_user, carried @ of_user
+        of_user = t["hidden"][:, : p.shape[1]]
+        hidden = times(own, of_user), times(carried, of_user)
+        return own * t["product"], carried * t["product"], *hidden
 
 
 @njit(cache=True, parallel=True)

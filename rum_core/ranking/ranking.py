@@ -18,6 +18,7 @@ from rum_core.models.registry import MODELS, ranked_by
 from rum_core.ranking.block import Block
 from rum_core.ranking.fill import Lists, OnDevice, Scorer, fill
 from rum_core.ranking.rules import HOLDOUT, Rules
+from rum_core.ranking.select import WIDE
 from rum_core.store.checkpoint import SavedModel
 
 POPULAR = "popular"
@@ -51,10 +52,9 @@ OPENED = "rum_core.ranking.opened:Opened"
 
 def by_level(model: SavedModel) -> Scorer:
     """RUM's scorer."""
-    if model.config.get("merge", "add") != "add" or model.config.get("predict", "inner") != "inner":
-        name = OPENED
-    else:
-        name = LEVELS[model.config["level"]]
+    level, merge = model.config["level"], model.config.get("merge", "add")
+    network = model.config.get("predict", "inner") == "network"
+    name = OPENED if network or (level == "item" and merge != "add") else LEVELS[level]
     scorer: Scorer = resolve_name(name)(model)
     return scorer
 
@@ -141,8 +141,9 @@ class Ranker:
         block = Block.of(rows, known, candidates, exclude_seen=exclude_seen)
         lists = [np.full((len(block), top_n), -1, np.int32) for _ in weights]
         users = np.flatnonzero(block.eligible() >= top_n)
-        for start in range(0, len(users), scorer.block_users):
-            some = users[start : start + scorer.block_users]
+        at_once = max(1, min(scorer.block_users, WIDE // (top_n * len(weights))))
+        for start in range(0, len(users), at_once):
+            some = users[start : start + at_once]
             found = by_weight(scorer, block.take(some), top_n, weights)
             for items, of_some in zip(lists, found, strict=True):
                 items[some] = of_some

@@ -181,9 +181,10 @@ def score_bound(width: int, length: np.ndarray, norm: float, bias: np.ndarray) -
     return np.where(largest > LARGEST, np.inf, error)
 
 
-def empty_heaps(users: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (U, most) float32 and items (U, most) int32 of heaps whose root is the least score."""
-    return np.full((users, most), -np.inf, np.float32), np.full((users, most), -1, np.int32)
+def empty_heaps(*shape: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (..., most) float32 and items (..., most) int32 of heaps whose root is the least
+    score."""
+    return np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int32)
 
 
 @njit(cache=True)

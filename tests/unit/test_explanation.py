@@ -76,11 +76,18 @@ def test_the_parts_add_up_to_the_score(level: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("level", ["item", "feature"])
-def test_another_merge_has_attention_but_no_parts(level: str) -> None:
-    model, histories = saved(level, "product", "inner", 1), jagged(np.random.default_rng(1))
+@pytest.mark.parametrize("form", [("product", "inner"), ("concat", "inner"), ("add", "network")])
+def test_parts_of_another_merge_add_up_and_a_network_has_none(
+    level: str, form: tuple[str, str]
+) -> None:
+    model, histories = saved(level, *form, 1), jagged(np.random.default_rng(1))
     seen = 0
-    for _, _, _, found, (items, weights) in explained(model, histories):
-        assert found.carried is None
+    for _, _, scores, found, (items, weights) in explained(model, histories):
+        if form[1] == "network":
+            assert found.carried is None
+        else:
+            y = found.own + found.carried.sum(axis=1) + found.bias
+            np.testing.assert_allclose(y, scores, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(found.attention.sum(axis=1), 1)
         if level == "item":
             named(found, items, weights)

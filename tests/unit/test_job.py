@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import requests
 from ray.job_submission import JobStatus
 
 from flows import job as module
-from flows.job import TRIES, JobFailedError, run_job
+from flows.job import TRIES, JobFailedError, metadata_of, run_job
 from flows.ray_cluster import Cluster
 from rum_core.store.layout import Store, filesystem
 from rum_core.story import LinesOf
@@ -45,9 +46,8 @@ class Server:
     def leave(self, name: str, status: JobStatus, metadata: dict[str, str]) -> None:
         self.jobs[name] = SimpleNamespace(submission_id=name, status=status, metadata=metadata)
 
-    def submit_job(self, **asked: Any) -> str:
+    def submit_job(self, **asked: Any) -> None:
         self.submitted.append(asked)
-        return "job"
 
     def stop_job(self, job: str) -> None:
         self.blip()
@@ -138,7 +138,8 @@ def test_a_job_ends_with_the_night_and_its_server_does_not_hide_why(server: Serv
         with pytest.raises(KeyboardInterrupt):
             run_job("ingest", [], STORE, Cluster())
         assert server.blips == []
-        assert server.stopped == (["job"] if len(ends) == 1 else [])
+        job = server.submitted[-1]["submission_id"]
+        assert server.stopped == ([job] if len(ends) == 1 else [])
 
 
 def test_a_job_server_that_is_not_there_is_a_failure_that_a_retry_may_mend(
@@ -161,6 +162,52 @@ def test_a_job_server_that_takes_a_question_and_says_nothing_is_not_waited_for(
         monkeypatch.setenv("RAY_ADDRESS", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(JobFailedError, match=r"take the job ingest: no answer in 0.5 seconds"):
             run_job("ingest", [], STORE, Cluster())
+
+
+@pytest.mark.parametrize("asked", ["list_jobs", "stop_job", "get_job_status", "submit_job"])
+def test_a_job_server_that_is_silent_before_a_job_is_followed_fails_it(
+    server: Server, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job whose submission had no answer may have begun: it is stopped."""
+    server.leave("last night", JobStatus.RUNNING, metadata_of(STORE))
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
+    given: list[Any] = []
+
+    def silent(*words: Any, **more: Any) -> None:
+        given.append(more.get("submission_id"))
+        time.sleep(5)
+
+    monkeypatch.setattr(server, asked, silent)
+    with pytest.raises(JobFailedError, match=r"take the job ingest: no answer in 0.2 seconds"):
+        run_job("ingest", [], STORE, Cluster())
+    lost = given if asked == "submit_job" else []
+    assert server.stopped == ([] if asked in ("list_jobs", "stop_job") else ["last night", *lost])
+
+
+def test_a_job_server_that_stays_silent_does_not_hide_why_a_job_ended(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(server, "stop_job", lambda _: time.sleep(5))
+    server.blips = [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        run_job("ingest", [], STORE, Cluster())
+    job = server.submitted[0]["submission_id"]
+    assert f"{job} may still be at work: no answer in 0.2 seconds" in caplog.messages
+
+
+def test_an_answer_at_the_last_moment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(Future[str]):
+        """Its answer comes between the end of the wait and the look at it."""
+
+        def result(self, timeout: float | None = None) -> str:
+            if timeout is None:
+                return super().result()
+            super().result(5)
+            raise TimeoutError
+
+    monkeypatch.setattr(module, "Future", Late)
+    assert module._in_time(lambda: "answer") == "answer"
 
 
 @pytest.mark.parametrize("after", range(5))  # status, logs, status, logs, info

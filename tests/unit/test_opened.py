@@ -1,5 +1,6 @@
 """Every MERGE and PREDICT against the oracle: training, ranking, first values and gradients."""
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -17,7 +18,9 @@ from rum_core.models.merge import MERGES
 from rum_core.models.predict import PREDICTS
 from rum_core.models.rum import SCORERS, Rum, Scorer, open_scores
 from rum_core.models.stored import check_stored
-from rum_core.ranking import reference
+from rum_core.ranking import feature_level, reference
+from rum_core.ranking.affine import times
+from rum_core.ranking.block import Block
 from rum_core.ranking.opened import Opened
 from rum_core.ranking.ranking import Ranker, rank
 from rum_core.settings import Model, SettingsError, config_of, from_dict
@@ -136,6 +139,59 @@ def test_any_batching_gives_the_same_bits(level: str) -> None:
         alone = ranker.rank(histories.take(np.array([u])), top_n=5, because=2)
         for name in ("items", "scores", "because_items", "because_weights"):
             np.testing.assert_array_equal(getattr(alone, name)[0], getattr(whole, name)[u])
+
+
+@pytest.mark.parametrize("shape", [(97, 64), (97, 3, 64), (1, 2, 5, 16), (0, 3, 8)])
+def test_a_product_in_order_knows_no_other_row(shape: tuple[int, ...]) -> None:
+    """As products of a BLAS do: most of their last bits are others where one row is alone."""
+    rng = np.random.default_rng(0)
+    x, W = rng.normal(size=shape), rng.normal(size=(7, shape[-1]))
+    found = times(x, W)
+    np.testing.assert_allclose(found, x @ W.T, atol=1e-12)
+    for at in np.ndindex(*shape[:-1]):
+        in_order = [sum((w * v for w, v in zip(row, x[at], strict=True)), 0.0) for row in W]
+        np.testing.assert_array_equal(found[at], in_order)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("merge", "predict"), OPEN)
+def test_what_a_user_is_ranked_by_knows_no_other_user(level: str, merge: str, predict: str) -> None:
+    """To the last bit of float64, which the rounding of scores would hide."""
+    model = wide(saved(level, merge, predict, 1))
+    rng = np.random.default_rng(0)
+    histories = oracle.histories_of([rng.integers(0, ITEMS, 3).tolist() for _ in range(60)])
+    ranker = Ranker(model)
+    candidates = np.arange(ITEMS, dtype=np.int32)
+    known, rows = histories.known(), ranker.rows(histories)
+    block = Block.of(rows, known, candidates, exclude_seen=True)
+    whole = ranked_by(ranker.scorer, block)
+    for u in (0, 1, 30, 59):
+        alone = ranked_by(ranker.scorer, block.take(np.array([u])))
+        for one, all_ in zip(alone, whole, strict=True):
+            np.testing.assert_array_equal(one[0], all_[u])
+
+
+def ranked_by(scorer: Any, block: Block) -> tuple[np.ndarray, ...]:
+    """What p* and the slots of a block's users become, each (U, ...)."""
+    if isinstance(scorer, Opened):
+        return scorer._merged(scorer.p[block.rows], scorer._memory(block)[0])
+    memory = feature_level._Memory(scorer, block, scorer.replay(block.known))
+    return memory.p64, memory.memory
+
+
+def wide(model: SavedModel, dim: int = 32, users: int = 60) -> SavedModel:
+    """A model like this one of more dimensions and users, which BLAS takes in several ways."""
+    rng = np.random.default_rng(3)
+    axes = {"user": (users, dim), "merge": (dim, 2 * dim), "hidden": (dim, 2 * dim)}
+    axes |= {f"{name}.weight": (dim, dim) for name in ("erase", "add")}
+    tensors = {}
+    for name, tensor in model.tensors.items():
+        wider = tuple(dim if n == D else n for n in tensor.shape)
+        shape = axes.get(name, wider)
+        tensors[name] = rng.normal(size=shape).astype(np.float32)
+    return replace(
+        model, config={**model.config, "dim": dim}, tensors=tensors, users=pa.array(range(users))
+    )
 
 
 @pytest.mark.parametrize("level", LEVELS)

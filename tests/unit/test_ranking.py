@@ -181,14 +181,18 @@ def assert_nothing_above_the_floor(ranker: Ranker, block: Block) -> np.ndarray:
 def test_lists_by_many_weights_at_once_are_those_by_each(
     seed: int, size: float, alike: float, exclude_seen: bool
 ) -> None:
-    """Where one of them is too large for float32 too, and where few items are left for a list."""
+    """Of several tiles, parts and blocks, or of few items, which may be too few for a list; where
+    one weight is too large for float32 too."""
     rng = np.random.default_rng(seed)
-    model = a_model("counted", rng, items=30, users=40, size=size, alike=alike, bias=True)
-    histories = some_histories(rng, 40, 30, 60)
+    items, users, longest = (400, 300, 12) if seed % 4 < 2 else (30, 40, 60)
+    model = a_model("counted", rng, items=items, users=users, size=size, alike=alike, bias=True)
+    histories = some_histories(rng, users, items, longest)
     histories = histories.take(np.flatnonzero(histories.known().lengths > 0))
     weights = [0.0, 0.5, 8.0, 32.0] + [1e30] * (seed % 2)
     asked = {"top_n": 5, "exclude_seen": exclude_seen}
-    found = Ranker(model).items_by_weight(histories, weights, **asked)
+    ranker = Ranker(model)
+    ranker.scorer.block_users = 130
+    found = ranker.items_by_weight(histories, weights, **asked)
     for weight, items in zip(weights, found, strict=True):
         mixed = {"mixture": np.array([weight, 2.5], np.float32)}
         alone = replace(model, tensors={**model.tensors, **mixed})
