@@ -102,7 +102,7 @@ def items_by_weight(
     """Items (U, N) of the lists by each weight w of what is counted, in little more time than
     those by one."""
     memories = [_Memory(model.weighing(weight), block) for weight in weights]
-    for memory, kept in zip(memories, first_pass(memories, top_n + MARGIN), strict=True):
+    for memory, kept in zip(memories, _first_pass(memories, top_n + MARGIN), strict=True):
         memory.kept = kept
     return [exact_top(memory, block, model.tie_rank, top_n)[0] for memory in memories]
 
@@ -140,7 +140,7 @@ class _Memory:
             if not np.isfinite(bound).all():
                 return nothing_kept(len(block), most, bound)
             return *m.card.keep(self.p, self.slots, self.offsets, block, most), bound
-        return first_pass([self], most)[0]
+        return _first_pass([self], most)[0]
 
     def bound(self, *, on_card: bool) -> np.ndarray:
         """How far a score may be above the rough one, whose READ allows for bfloat16 already, (U,):
@@ -213,7 +213,7 @@ class _Memory:
         return chosen, weights
 
 
-def first_pass(memories: Sequence[_Memory], most: int) -> list[Kept]:
+def _first_pass(memories: Sequence[_Memory], most: int) -> list[Kept]:
     """`Level.keep` on a CPU of the same block in M models, which differ in the weight of what is
     counted alone."""
     memory = memories[0]
