@@ -4,8 +4,14 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.e2e.processes import free_port, running, wait_for
+
+
+# how long an example takes says what else the machine does
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

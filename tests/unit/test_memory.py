@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rum_core.models import memory
@@ -24,7 +24,6 @@ def windows(w: torch.Tensor, v: torch.Tensor, slots: int, beta: float) -> np.nda
     return out
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 99), st.integers(1, 9), st.integers(1, 6), st.sampled_from([0.0, 0.3, 1.0, 99.0])
 )
