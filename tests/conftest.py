@@ -8,7 +8,6 @@ from hypothesis import settings
 
 from tests.e2e.processes import free_port, running, wait_for
 
-
 # how long an example takes says what else the machine does
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
