@@ -6,7 +6,6 @@ validates best after an epoch. c changes little; it is fixed.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -44,9 +43,9 @@ def validate_mixed(
     worker: Worker,
     weights: Sequence[float],
 ) -> tuple[float, float]:
-    """Validation NDCG of a model with the one of these weights that makes it largest, and that."""
+    """Validation NDCG of a model with the one of these weights that makes it largest, and that;
+    the weight that stands in its mixture does not matter."""
     before, targets = known_and_held_back(settings, histories, cut, worker)
-    model = replace(model, tensors={**model.tensors, **mixture(USUAL)})
     values = [np.zeros(0) for _ in weights]
     if len(before):
         asked = lists_asked(settings, model)
