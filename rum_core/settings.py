@@ -480,8 +480,7 @@ class Recommend(Section):
     )
     device: Literal["cpu", "gpu"] = Field(
         "cpu",
-        description="gpu: actors rank by the kernels for GPUs; the lists are the same. They were "
-        "tested in Triton's interpreter, never yet on a card",
+        description="gpu: actors rank by the kernels for GPUs; the lists are the same",
     )
     workers: int = Field(
         0,

@@ -1,27 +1,25 @@
 """The first pass of exact ranking on a GPU: a model's tables on the card, and blocks against them.
 
-What `Level.keep` gives comes from `card_kernels.py` instead of the CPU's kernels; what follows, and
-so every list, is the same. Loaded only where a GPU ranks, for it needs Triton. U users, C
-candidates, K slots, D dimensions, R items in the block's memories.
+What `Level.keep` gives comes from here instead of the CPU's kernels; what follows, and so every
+list, is the same. Products of matrices are torch's, in float32; attention, counts and the choice
+are a kernel's (`card_kernels.py`). No array grows with users times items: candidates come in
+pieces. Loaded only where a GPU ranks, for it needs Triton. U users, C candidates, K slots, D
+dimensions, R items in the block's memories, T candidates of a piece.
 """
-
-from typing import Any
 
 import numpy as np
 import torch
 import triton
-from torch.nn.functional import embedding_bag
+from torch import Tensor
 
 from rum_core.ranking import card_kernels
 from rum_core.ranking.block import Block
 from rum_core.ranking.counted import Counted
 
-USERS, ITEMS = 32, 64  # of a program at once
-FEWER = 16  # users of a program that keeps more than MANY candidates of each: as tl.dot asks for
-MANY = 64
-PIECE = 16  # dimensions that are multiplied at a time
-WARPS = 8  # that a program's numbers are spread over: with four they do not fit their registers
-NUMBERS = 2**26  # float32 of users x candidates, and of memory items x candidates: 256 MB each
+USERS, ITEMS = 4, 128  # of a program at once
+WARPS = 4  # that a program's numbers are spread over
+NUMBERS = 2**26  # float32 of users x candidates: 256 MB
+CACHED = 2**22  # of memory items x candidates, read again and again: near the processor
 
 
 class Card:
@@ -29,11 +27,12 @@ class Card:
 
     def __init__(self, device: str, q: np.ndarray, bias: np.ndarray) -> None:
         """q (I, D) float32, bias (I,) float64."""
+        torch.set_float32_matmul_precision("highest")  # the bounds are those of float32
         self.device = torch.device(device)
         self.q = self.put(q)
         self.bias = self.put(bias.astype(np.float32))
 
-    def put(self, array: np.ndarray) -> torch.Tensor:
+    def put(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
@@ -45,15 +44,23 @@ class Products(Card):
     ) -> None:
         """q (I, D) and z (I, K) float32, bias (I,) float64."""
         super().__init__(device, q, bias)
-        self.z = self.put(np.zeros((1, 0), np.float32) if z is None else z)
+        self.z = None if z is None else self.put(z)
 
     def keep(self, left: np.ndarray, block: Block, most: int) -> tuple[np.ndarray, np.ndarray]:
         """Items and rough scores of `Level.keep`, of [p, m_1, ...] (U, D + K D) float32."""
-        heaps = _Heaps(self, block, most)
-        tables = (self.put(left), self.q, self.z, self.bias, heaps.candidates)
-        sizes = (len(block), len(block.candidates), self.z.shape[1], self.q.shape[1])
-        heaps.launch(card_kernels.products, len(block), *tables, *heaps.of(), *sizes)
+        heaps, table = _Heaps(self, block, most), self.put(left)
+        for start, stop in pieces(len(block.candidates), NUMBERS // max(table.shape)):
+            right = self.columns(heaps.candidates[start:stop])
+            heaps.offer(start, stop, table @ right, 0, len(block))
         return heaps.found()
+
+    def columns(self, tile: Tensor) -> Tensor:
+        """[q, vec(z (x) q)] (D + K D, T) of a piece."""
+        q = self.q[tile]
+        if self.z is None:
+            return q.T
+        outer = self.z[tile][:, :, None] * q[:, None, :]
+        return torch.cat([q, outer.flatten(1)], dim=1).T
 
 
 class Attention(Card):
@@ -81,33 +88,26 @@ class Attention(Card):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Items and rough scores of `Level.keep`, of p (U, D) float32 and memories: user u holds
         items slots[offsets[u] : offsets[u + 1]], oldest first."""
-        heaps, users, C = _Heaps(self, block, most), len(block), len(block.candidates)
-        lengths = np.diff(offsets)
-        widest = max(1, int(lengths.max(initial=0)))
-        held = np.full((users, widest), -1, np.int32)
-        held[np.arange(widest) < lengths[:, None]] = slots
-        table, rows = self.put(p), self.put(held)
-        follows = _Follows(self, slots, offsets, heaps.candidates) if self.counted else None
-        weight, scale = self.counted.mixture if self.counted else (0.0, 0.0)
-        run, width = follows.sizes(users, C) if follows else (users, C)
-        nothing = torch.zeros((1, 1), dtype=torch.float32, device=self.device)
-        for start in range(0, C, width):
-            stop = min(start + width, C)
-            counts = follows.table(start, stop) if follows else nothing
-            for first in range(0, users, run):
-                last = min(first + run, users)
-                s = follows.sums(first, last, counts) if follows else nothing
-                heaps.launch(
-                    card_kernels.attention,
-                    last - first,
-                    *(table[first:last], rows[first:last], self.q, self.bias, s),
-                    heaps.candidates[start:stop],
-                    *heaps.of(first, last),
-                    *(self.alpha, self.beta, weight, scale),
-                    *(last - first, stop - start, widest, self.q.shape[1]),
-                    COUNTS=follows is not None,
-                )
+        heaps, table, memory = _Heaps(self, block, most), self.put(p), _Slots(self, slots, offsets)
+        counts = _Counts(self, memory.held, heaps.candidates) if self.counted else None
+        of_memory = self.q[memory.held]
+        for start, stop in pieces(len(block.candidates), CACHED // max(1, len(of_memory))):
+            q = self.q[heaps.candidates[start:stop]].T  # (D, T)
+            met = of_memory @ q
+            counted = counts.table(start, stop) if counts else met
+            run = max(1, NUMBERS // (stop - start))
+            for first in range(0, len(block), run):
+                last = min(first + run, len(block))
+                mine = slice(first, last)
+                read = (memory.rows[mine], met, memory.fading[mine], counted)
+                heaps.offer(start, stop, table[mine] @ q, first, last, read)
         return heaps.found()
+
+
+def pieces(candidates: int, width: int) -> list[tuple[int, int]]:
+    """Candidates in pieces of about this width, of whole tiles."""
+    width = max(ITEMS, width // ITEMS * ITEMS)
+    return [(at, min(at + width, candidates)) for at in range(0, candidates, width)]
 
 
 class _Heaps:
@@ -123,61 +123,91 @@ class _Heaps:
         self.seen = card.put(np.append(block.seen, np.int32(-1)))  # never empty
         self.offsets = card.put(block.seen_offsets)
         self.steps = int(np.diff(block.seen_offsets).max(initial=0)).bit_length()
+        self.nothing = torch.zeros((1, 1), device=card.device)
 
-    def of(self, first: int = 0, last: int | None = None) -> tuple[torch.Tensor, ...]:
-        """What the kernels take of users first to last."""
-        stop = len(self.scores) if last is None else last
-        mine = slice(first, stop)
-        return self.seen, self.offsets[first : stop + 1], self.scores[mine], self.items[mine]
-
-    def launch(self, kernel: Any, users: int, *arguments: Any, **constants: Any) -> None:
-        at_once = USERS if self.width <= MANY else FEWER
-        kernel[(triton.cdiv(users, at_once),)](
-            *arguments,
-            self.steps,
-            **constants,
-            DP=PIECE,
-            num_warps=WARPS,
+    def offer(
+        self,
+        start: int,
+        stop: int,
+        base: Tensor,
+        first: int,
+        last: int,
+        read: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
+    ) -> None:
+        """Candidates start to stop, of scores `base` (U, T) without biases, to users first to last;
+        read: their memories, as the kernel takes them."""
+        card, users, no = self.card, last - first, self.nothing
+        parts, counted = (0.0, 0.0, 0.0, 0.0), None
+        if isinstance(card, Attention):
+            counted = card.counted
+            mixture = counted.mixture if counted else (0.0, 0.0)
+            parts = (card.alpha, card.beta, *mixture)
+        slots, *tables = read or (no, no, no, no)
+        card_kernels.offer[(triton.cdiv(users, USERS),)](
+            base,
+            card.bias,
+            self.candidates[start:stop],
+            slots,
+            *tables,
+            self.seen,
+            self.offsets[first : last + 1],
+            self.scores[first:last],
+            self.items[first:last],
+            *parts,
+            *(users, stop - start, slots.shape[1], self.steps),
+            READ=read is not None,
+            COUNTS=counted is not None,
             KEEP=self.width,
-            BU=at_once,
+            BU=USERS,
             BI=ITEMS,
+            num_warps=WARPS,
         )
 
     def found(self) -> tuple[np.ndarray, np.ndarray]:
         return self.items.cpu().numpy(), self.scores.cpu().numpy()
 
 
-class _Follows:
-    """s of a block's memories, a product of what its slots weigh and what follows their items."""
+class _Slots:
+    """A block's memories on a card: `held` (R,) items, and of each user the rows of his, (U, K),
+    oldest first, -1 where there are fewer; beside it what is left of a count at that age."""
 
-    def __init__(
-        self, card: Attention, slots: np.ndarray, offsets: np.ndarray, candidates: torch.Tensor
-    ) -> None:
-        assert card.counted is not None
-        held, row = np.unique(slots, return_inverse=True)
-        self.offsets, self.held = card.put(offsets), len(held)
-        self.row = card.put(row)
-        age = np.repeat(offsets[1:], np.diff(offsets)) - np.arange(len(row)) - 1
-        self.ages = card.put((card.counted.decay**age).astype(np.float32))
-        items = card.put(held)
+    def __init__(self, card: Attention, slots: np.ndarray, offsets: np.ndarray) -> None:
+        items, ends = card.put(slots).long(), card.put(offsets[1:])
+        lengths = card.put(np.diff(offsets))
+        widest = max(1, int(np.diff(offsets).max(initial=0)))
+        present = torch.zeros(len(card.q), dtype=torch.bool, device=card.device)
+        present[items] = True
+        self.held = present.nonzero()[:, 0]
+        row = (present.cumsum(0) - 1)[items]
+        place = torch.arange(widest, device=card.device)
+        filled = place < lengths[:, None]
+        self.rows = torch.full(filled.shape, -1, dtype=torch.int32, device=card.device)
+        self.rows[filled] = row.int()
+        self.fading = torch.zeros(filled.shape, device=card.device)
+        if card.counted:
+            owner = torch.repeat_interleave(ends, lengths)
+            age = owner - torch.arange(len(items), device=card.device) - 1
+            self.fading[filled] = (card.counted.decay ** age.double()).float()
+
+
+class _Counts:
+    """c of a block's memory items, piece after piece of its candidates."""
+
+    def __init__(self, card: Attention, held: Tensor, candidates: Tensor) -> None:
+        self.held = len(held)
         place = torch.full((len(card.q),), -1, dtype=torch.int64, device=card.device)
         place[candidates.long()] = torch.arange(len(candidates), device=card.device)
-        counts = card.indptr[items + 1] - card.indptr[items]
-        owner = torch.repeat_interleave(torch.arange(len(held), device=card.device), counts)
+        counts = card.indptr[held + 1] - card.indptr[held]
+        owner = torch.repeat_interleave(torch.arange(self.held, device=card.device), counts)
         first = torch.repeat_interleave(
-            card.indptr[items] - torch.cumsum(counts, 0) + counts, counts
+            card.indptr[held] - torch.cumsum(counts, 0) + counts, counts
         )
         entries = first + torch.arange(len(owner), device=card.device)
-        at, order = torch.sort(place[card.indices[entries].long()])
-        self.at, self.owner = at, owner[order]
+        self.at, order = torch.sort(place[card.indices[entries].long()])
+        self.owner = owner[order]
         self.weights = card.weights[entries[order]]
 
-    def sizes(self, users: int, candidates: int) -> tuple[int, int]:
-        """Users and candidates at once."""
-        width = max(1, min(candidates, NUMBERS // max(1, self.held)))
-        return max(1, min(users, NUMBERS // width)), width
-
-    def table(self, start: int, stop: int) -> torch.Tensor:
+    def table(self, start: int, stop: int) -> Tensor:
         """c (R, stop - start) of candidates start to stop."""
         bounds = torch.tensor([start, stop], device=self.at.device)
         first, last = torch.searchsorted(self.at, bounds).tolist()
@@ -185,10 +215,3 @@ class _Follows:
         mine = slice(first, last)
         table[self.owner[mine], self.at[mine] - start] = self.weights[mine]
         return table
-
-    def sums(self, first: int, last: int, table: torch.Tensor) -> torch.Tensor:
-        """s (last - first, C) of users first to last."""
-        offsets = self.offsets[first : last + 1]
-        mine = slice(int(offsets[0]), int(offsets[-1]))
-        bags = (self.row[mine], table, offsets[:-1] - offsets[0])
-        return embedding_bag(*bags, mode="sum", per_sample_weights=self.ages[mine])

@@ -4,7 +4,6 @@ A program of its own, for Triton decides on import whether it compiles or interp
 """
 
 from itertools import product
-from typing import Any
 
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
@@ -12,9 +11,9 @@ from triton.compiler import ASTSource, compile
 from rum_core.ranking import card, card_kernels
 
 LONG, WHOLE = ("seen_offsets",), ("candidates", "seen", "heap_items", "slots")
-NUMBERS = ("left", "p", "q", "z", "bias", "counted", "heap_scores")
+NUMBERS = ("base", "bias", "met", "fading", "counted", "heap_scores")
 PLAIN = ("alpha", "beta", "weight", "scale")
-CONSTANTS = ("COUNTS", "DP", "KEEP", "BU", "BI")
+CONSTANTS = ("READ", "COUNTS", "KEEP", "BU", "BI")
 CARDS = (80, 90)  # compute capability: A100, H100
 
 
@@ -25,18 +24,23 @@ def type_of(argument: str) -> str:
 
 
 def main() -> None:
-    every: list[tuple[Any, dict[str, bool]]] = [(card_kernels.products, {})]
-    every += [(card_kernels.attention, {"COUNTS": counts}) for counts in (False, True)]
-    kept = ((16, card.USERS), (256, card.FEWER))
-    for (kernel, more), (keep, users), capability in product(every, kept, CARDS):
-        constants = {"DP": card.PIECE, "KEEP": keep, "BU": users, "BI": card.ITEMS, **more}
+    every = [(False, False), (True, False), (True, True)]
+    kernel = card_kernels.offer
+    for (read, counts), keep, capability in product(every, (16, 256), CARDS):
+        constants = {
+            "READ": read,
+            "COUNTS": counts,
+            "KEEP": keep,
+            "BU": card.USERS,
+            "BI": card.ITEMS,
+        }
         types = {name: type_of(name) for name in kernel.arg_names}
         made = compile(
             ASTSource(kernel, types, constexprs=constants),
             target=GPUTarget("cuda", capability, 32),
             options={"num_warps": card.WARPS},
         )
-        print(kernel.__name__, made.metadata.shared, len(made.asm["cubin"]))
+        print(f"{kernel.__name__}-{read}-{counts}", made.metadata.shared, len(made.asm["cubin"]))
 
 
 if __name__ == "__main__":

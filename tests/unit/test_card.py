@@ -1,13 +1,15 @@
-"""The kernels for GPUs, in Triton's interpreter on a CPU: the lists are those of the CPU's kernels.
+"""The kernels for GPUs: the lists are those of the CPU's kernels.
 
-No card was at hand when they were written: tested are what they compute and that they compile.
+On a card where there is one, else in Triton's interpreter on a CPU, and compiled for cards.
 """
 
 import os
 import subprocess
 import sys
 
-os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are loaded
+import torch
+
+os.environ["TRITON_INTERPRET"] = str(int(not torch.cuda.is_available()))  # before it is loaded
 
 from dataclasses import replace
 from typing import Any
@@ -28,6 +30,7 @@ from rum_core.store.checkpoint import SavedModel
 from tests.unit.test_ranking import LEVELS, a_model, same, some_histories
 from tests.unit.test_ranking_models import VECTORS, model_of
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KINDS = [*LEVELS, *VECTORS]
 quick = settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
@@ -73,7 +76,7 @@ def test_lists_are_those_of_the_cpu_and_of_the_reference(
     histories = some_histories(rng, 9, 60, 8)
     asked = {"top_n": top_n, "because": 2, "exclude_seen": exclude_seen}
     asked["candidates"] = rng.random(60) < 0.8  # type: ignore[assignment]
-    found = Ranker(model, device="cpu").rank(histories, **asked)  # type: ignore[arg-type]
+    found = Ranker(model, device=DEVICE).rank(histories, **asked)  # type: ignore[arg-type]
     same(found, Ranker(model).rank(histories, **asked))  # type: ignore[arg-type]
     same(found, reference.rank(model, histories, **asked))  # type: ignore[arg-type]
 
@@ -93,7 +96,7 @@ def test_what_is_kept_is_the_best_and_its_score_is_within_the_bound(
     items, users = 150, 20
     model = of_kind(kind, rng, items=items, users=users, dim=20, size=size, bias=True)
     model = replace(model, config={**model.config, "beta": beta})
-    ranker = Ranker(model, device="cpu")
+    ranker = Ranker(model, device=DEVICE)
     candidates = np.flatnonzero(rng.random(items) < 0.9).astype(np.int32)
     histories = known(some_histories(rng, users, items, 9))
     rows = ranker.rows(histories)
@@ -119,37 +122,49 @@ def test_what_is_kept_is_the_best_and_its_score_is_within_the_bound(
 def test_what_the_card_computes_is_what_is_ranked_by(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the CPU's kernels: they are not called; and a wide list, which no program holds, is."""
     rng = np.random.default_rng(4)
-    calls: list[str] = []
-    launch = card._Heaps.launch
+    calls: list[bool] = []
+    offer = card._Heaps.offer
 
-    def told(heaps: card._Heaps, kernel: Any, *arguments: Any, **constants: Any) -> None:
-        calls.append(kernel.__name__)
-        launch(heaps, kernel, *arguments, **constants)
+    def told(heaps: card._Heaps, *given: Any) -> None:
+        calls.append(len(given) == 6)  # a memory too
+        offer(heaps, *given)
 
-    monkeypatch.setattr(card._Heaps, "launch", told)
+    monkeypatch.setattr(card._Heaps, "offer", told)
     monkeypatch.setattr(item_level.kernels, "fill", None)
     monkeypatch.setattr(select, "offer_tile", None)
     histories = some_histories(rng, 9, 60, 8)
     for kind in KINDS:
         calls.clear()
         model = of_kind(kind, rng, items=60, users=9, dim=5, bias=True)
-        Ranker(model, device="cpu").rank(histories, top_n=5)
-        assert set(calls) == {"attention" if kind in ("item", "counted") else "products"}
+        Ranker(model, device=DEVICE).rank(histories, top_n=5)
+        assert set(calls) == {kind in ("item", "counted")}
     monkeypatch.setattr(item_level, "MOST", 10)
     with pytest.raises(TypeError):
-        Ranker(of_kind("item", rng), device="cpu").rank(some_histories(rng, 9, 40, 8), top_n=5)
+        Ranker(of_kind("item", rng), device=DEVICE).rank(some_histories(rng, 9, 40, 8), top_n=5)
 
 
-@pytest.mark.parametrize("numbers", [60, 700])
-def test_transitions_in_pieces_of_users_and_candidates(
-    numbers: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["item", "counted", "feature", "mf"])
+@pytest.mark.parametrize(("numbers", "tile"), [(60, 16), (700, 32), (2**20, 128)])
+def test_pieces_of_users_and_candidates(
+    kind: str, numbers: int, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(5)
-    model = a_model("counted", rng, items=90, users=40, dim=5, slots=4, bias=True)
+    model = of_kind(kind, rng, items=90, users=40, dim=5, bias=True)
     histories = some_histories(rng, 40, 90, 9)
     expected = Ranker(model).rank(histories, top_n=5, because=2)
     monkeypatch.setattr(card, "NUMBERS", numbers)
-    same(Ranker(model, device="cpu").rank(histories, top_n=5, because=2), expected)
+    monkeypatch.setattr(card, "CACHED", numbers)
+    monkeypatch.setattr(card, "ITEMS", tile)
+    offered: list[tuple[int, int]] = []
+    offer = card._Heaps.offer
+
+    def told(heaps: card._Heaps, start: int, stop: int, *given: Any) -> None:
+        offered.append((start, stop))
+        offer(heaps, start, stop, *given)
+
+    monkeypatch.setattr(card._Heaps, "offer", told)
+    same(Ranker(model, device=DEVICE).rank(histories, top_n=5, because=2), expected)
+    assert (len(set(offered)) > 1) == (numbers < 2**20)
 
 
 def test_the_kernels_compile_for_cards() -> None:
@@ -169,4 +184,4 @@ def test_the_kernels_compile_for_cards() -> None:
 def test_a_model_without_kernels_is_refused(kind: str) -> None:
     model = model_of(kind, np.random.default_rng(0))
     with pytest.raises(RankError, match=r"^recommend.device = gpu, but .* has no kernels"):
-        Ranker(model, device="cpu")
+        Ranker(model, device=DEVICE)

@@ -98,9 +98,9 @@ def measure(small: bool) -> list[Row]:
     return [*rows, alone, *races(log)]
 
 
-def simulated_shop() -> Log:
-    """A few customers of the simulated shop."""
-    shop = simulate(**SMALL_SHOP)
+def simulated_shop(**size: float) -> Log:
+    """The simulated shop of this size, small if none is given."""
+    shop = simulate(**{**SMALL_SHOP, **size})
     ids = pa.array(shop.names)
     return _log("simulated shop", shop.user, ids.take(pa.array(shop.item)), shop.time)
 
