@@ -4,8 +4,8 @@ from pathlib import Path
 
 from prefect.artifacts import create_link_artifact, create_table_artifact
 
+from rum_core.evaluation.nights import evaluations_path, report_path
 from rum_core.evaluation.protocols import HELD_OUT
-from rum_core.evaluation.report import evaluations_path, report_path
 from rum_core.evaluation.sections import model_table
 from rum_core.settings import Settings
 from rum_core.store.layout import Store

@@ -26,7 +26,8 @@ from flows.notices import notification_block, tell
 from flows.ray_cluster import Cluster, ClusterError, ray_cluster
 from flows.release import release
 from rum_core.errors import RumError, one_line
-from rum_core.evaluation.report import report_path, reported_run, write_report
+from rum_core.evaluation.nights import report_path
+from rum_core.evaluation.report import reported_run, write_report
 from rum_core.settings import Settings, load
 from rum_core.store.checkpoint import model_dir
 from rum_core.store.layout import Store, read_record, write_record

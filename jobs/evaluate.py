@@ -37,6 +37,7 @@ from rum_core.evaluation.measure import (
     training_counts,
 )
 from rum_core.evaluation.metrics import LABELS, METRICS
+from rum_core.evaluation.nights import earlier_nights, evaluations, evaluations_path
 from rum_core.evaluation.protocols import (
     ALL,
     FOLLOWING,
@@ -48,7 +49,6 @@ from rum_core.evaluation.protocols import (
     days_after,
     draw,
 )
-from rum_core.evaluation.report import earlier_nights, evaluations, evaluations_path
 from rum_core.evaluation.tables import interval, percent
 from rum_core.progress import counting
 from rum_core.ranking.rules import HOLDOUT

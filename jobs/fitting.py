@@ -18,7 +18,8 @@ import ray.train.torch
 import torch
 from safetensors.torch import load_file, save_file
 
-from jobs.work import own_ray, ray_session, smallest_node
+from jobs.spread import smallest_node
+from jobs.work import own_ray, ray_session
 from rum_core.data.snapshots import Snapshot, load_snapshot, read_histories
 from rum_core.errors import RumError, one_line
 from rum_core.models.kernels import use_threads

@@ -3,8 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable
-
-from ray.exceptions import RayError
+from importlib.metadata import PackageNotFoundError, version
 
 from rum_core.errors import RumError, one_line
 from rum_core.settings import Settings, load
@@ -24,6 +23,7 @@ def run_job(
     for noisy in ("ray", "ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
+        _installed()
         settings = load(sys.argv[1:] if argv is None else argv, prog=f"jobs/{verb}.py", about=about)
         try:
             work(settings, Store.open(settings.store))
@@ -32,13 +32,29 @@ def run_job(
     except RumError as error:
         print(f"{verb}: {error}", file=sys.stderr)
         return 2
-    except RayError as error:
-        cause = user_error(error)
+    except Exception as error:
+        cause = user_error(error) if _of_ray(error) else None
         if cause is None:
             raise
         print(f"{verb}: {cause}", file=sys.stderr)
         return 2
     return 0
+
+
+def _installed() -> None:
+    """Raise RumError where the version that records name cannot be told."""
+    try:
+        version("rum-nightly")
+    except PackageNotFoundError:
+        raise RumError(
+            f"rum-nightly is not installed for {sys.executable}: run its `python -m pip install .` "
+            "in the project's folder"
+        ) from None
+
+
+def _of_ray(error: Exception) -> bool:
+    """Whether it is one of Ray's own, which most jobs do not load."""
+    return "ray" in sys.modules and isinstance(error, sys.modules["ray"].exceptions.RayError)
 
 
 def user_error(error: BaseException | None) -> RumError | None:

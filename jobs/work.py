@@ -5,24 +5,24 @@ takes seconds to start: it starts with the first work that is worth it, and what
 that time is done here.
 """
 
-import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import dumps, loads
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
 from rum_core import schema
 from rum_core.asking import FOR_RAY, ask
-from rum_core.errors import RumError
 from rum_core.progress import counting
 from rum_core.store.layout import Store, StoreError
+
+if TYPE_CHECKING:
+    import ray
 
 T = TypeVar("T")
 Rows = dict[str, Any]  # which rows of which files
@@ -31,7 +31,6 @@ START_SECONDS = 180  # that a job waits for the Ray it has asked for: longer tha
 FEW_SECONDS = 8.0  # of work: Ray takes as long to start, to connect to and to make workers
 FEW_USERS = 20_000  # and
 FEW_SCORES = 400_000_000  # of an item for a user: those, too, take about as long
-WRITE_ARGS = {"num_cpus": 0.5}  # of the tasks that write what actors make: `smallest_node`
 BLOCK_USERS = 262_144  # rows that one call of an actor gets, at most
 BLOCK_PURCHASES = 8_000_000  # that it gets, about: some hundred bytes each at their most
 BLOCK_PLACES = 6_000_000  # of its lists and their reasons, at most: ids of 300 bytes fill a column
@@ -55,35 +54,30 @@ def ray_session() -> Iterator[None]:
 def ray_at_need() -> Iterator[None]:
     """Ray from the first work on that is worth it, to the end; a cluster's at once. One that is up
     already is used, and left up."""
-    outer = ray.is_initialized()
+    outer = _is_up()
     if not own_ray():
         _start()
     try:
         yield
     finally:
-        if not outer:
-            ray.shutdown()
+        if not outer and _is_up():
+            sys.modules["ray"].shutdown()
+
+
+def _is_up() -> bool:
+    """Whether this process is connected to a Ray; one that has not loaded it is not."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
 def _start() -> None:
-    """Connect to the cluster that RAY_ADDRESS names, or start a Ray of this process's own."""
-    if ray.is_initialized():
+    """Connect to the Ray that works for this process, if it is not."""
+    if _is_up():
         return
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     if FOR_RAY in os.environ and not ask(Path(os.environ[FOR_RAY]), START_SECONDS):
         raise TimeoutError(f"the night's own Ray did not start in {START_SECONDS} s")
-    address = os.environ.get("RAY_ADDRESS") or "local"  # never one that happens to run here
-    # a Ray of its own listens on loopback alone: nobody else's business, and no firewall's
-    alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    own = alone if address == "local" else {}
-    ray.init(
-        address=address,
-        **own,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=False,
-    )
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    from jobs import spread
+
+    spread.connect()
 
 
 class Shared(Generic[T]):
@@ -94,13 +88,17 @@ class Shared(Generic[T]):
         self._put: ray.ObjectRef | None = None
 
     def __reduce__(self) -> tuple[Callable[..., "Shared[T]"], tuple[Any]]:
+        from jobs import spread
+
         if self._put is None:
-            self._put = ray.put(self.value)
+            self._put = spread.ray.put(self.value)
         return _taken, (self._put,)
 
 
-def _taken(put: ray.ObjectRef) -> Shared[Any]:
-    return Shared(ray.get(put))
+def _taken(put: "ray.ObjectRef") -> Shared[Any]:
+    from jobs import spread
+
+    return Shared(spread.ray.get(put))
 
 
 def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]], *, seconds: float) -> list[Any]:
@@ -108,7 +106,7 @@ def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]], *, seconds: 
     but where all take no more than FEW_SECONDS of one core, about, and Ray is not up, they are done
     in this process, one after another."""
     more = counting(len(jobs), "parts")
-    if seconds <= FEW_SECONDS and not ray.is_initialized():
+    if seconds <= FEW_SECONDS and not _is_up():
         results = []
         for job in jobs:
             results.append(work(**job))
@@ -117,13 +115,9 @@ def over_work(work: Callable[..., Any], jobs: list[dict[str, Any]], *, seconds: 
     if not jobs:
         return []
     _start()
-    numbers = ray.data.range(len(jobs), override_num_blocks=len(jobs))
-    done = numbers.map(lambda row: {**row, "result": dumps(work(**jobs[row["id"]]))})
-    found = {}
-    for row in done.iter_rows():
-        found[row["id"]] = loads(row["result"])
-        more(1)
-    return [found[number] for number in range(len(jobs))]
+    from jobs import spread
+
+    return spread.results(work, jobs, more)
 
 
 class Made(Protocol):
@@ -171,23 +165,9 @@ def over_users(
     if few and own_ray() and workers < 2 and device == "cpu":
         return _Here(store, reads, blocks_of(files, rows, most))
     _start()
-    cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    workers = _on_gpus(workers) if device == "gpu" else workers or cores
-    share = -(-sum(rows) // workers)  # in as few blocks as may be, all alike
-    blocks = blocks_of(files, rows, max(1, -(-share // max(1, -(-share // most)))))
-    threads = str(max(1, min(cores // workers, int(smallest_node(device.upper())))))
-    made = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
-        _Reads,
-        fn_constructor_args=reads,
-        # one block at a time, so that none waits behind another while an actor is still starting
-        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_gpus=int(device == "gpu"),
-        num_cpus=smallest_node() / 2 / workers,
-        runtime_env={"env_vars": dict.fromkeys(THREAD_LIMITS, threads)},
-    )
-    return _Spread(store, made)
+    from jobs import spread
+
+    return spread.pool(reads, files, rows, most, workers, device)
 
 
 @dataclass(frozen=True)
@@ -195,11 +175,11 @@ class _Here:
     """Made by one actor in this process."""
 
     store: Store
-    reads: tuple[Any, ...]  # arguments of _Reads
+    reads: tuple[Any, ...]  # arguments of Reads
     blocks: list[Rows]
 
     def __iter__(self) -> Iterator[pa.Table]:
-        reads = _Reads(*self.reads)
+        reads = Reads(*self.reads)
         for block in self.blocks:
             yield reads.of(block)
 
@@ -208,26 +188,7 @@ class _Here:
             self.store.write_table(f"{folder}/here-{number:05d}.parquet", table)
 
 
-@dataclass(frozen=True)
-class _Spread:
-    """Made by Ray's actors."""
-
-    store: Store
-    made: "ray.data.Dataset"  # a name alone: to load Ray Data takes a while
-
-    def __iter__(self) -> Iterator[pa.Table]:
-        yield from self.made.iter_batches(batch_size=None, batch_format="pyarrow")
-
-    def write(self, folder: str) -> None:
-        self.made.write_parquet(
-            self.store.full(folder),
-            filesystem=self.store.fs,
-            ray_remote_args=WRITE_ARGS,
-            compression="zstd",
-        )
-
-
-class _Reads:
+class Reads:
     """An actor that is told which rows to read, so that no task of Ray's reads for it."""
 
     def __init__(
@@ -268,33 +229,6 @@ def blocks_of(files: list[str], rows: list[int], most: int) -> list[Rows]:
             blocks[-1]["spans"].append({"file": file, "start": start, "rows": taken})
             start, room = start + taken, room - taken
     return blocks
-
-
-def _on_gpus(workers: int) -> int:
-    """As many actors as were asked for, or one a GPU. A cluster may start nodes for those that are
-    not there yet; a Ray of one's own has what it has."""
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    if not gpus and not workers:
-        raise RumError(
-            "recommend.device = gpu, but Ray has none: use cpu, or say how many a cluster can "
-            "start (recommend.workers)"
-        )
-    if gpus < workers and own_ray():
-        raise RumError(
-            f"recommend.workers = {workers} need a GPU each, this machine has {gpus}: ask for "
-            "fewer, use cpu, or start on a cluster (RAY_ADDRESS)"
-        )
-    return workers or gpus
-
-
-def smallest_node(kind: str = "CPU") -> float:
-    """Cores of the smallest node that has any, and one of this kind. All actors together ask for
-    half of them and a task that writes for half a core, so that whichever nodes die, one that is
-    left has room for both: a pool that asks for more waits for ever for a core that it holds
-    itself."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cores = [has.get("CPU", 0.0) for has in alive if has.get(kind, 0.0) > 0]
-    return min((c for c in cores if c >= 1), default=1.0)
 
 
 def _size(store: Store, path: str) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import torch
 from ray import cloudpickle
 
 from flows.release import release
-from jobs import backtest, evaluate, fitting, ingest, recommend, snapshot, train, work
+from jobs import backtest, evaluate, fitting, ingest, recommend, snapshot, spread, train
 from rum_core.data.snapshots import Snapshot, load_snapshot
 from rum_core.settings import Settings
 from rum_core.store.layout import Store
@@ -96,7 +96,7 @@ def without_ray() -> Iterator[None]:
             patch.setattr(module, "over_users", over_users)
         for module in (backtest, ingest, snapshot, recommend):
             patch.setattr(module, "over_work", over_work)
-        patch.setattr(work, "ray", SimpleNamespace(put=lambda x: x, get=lambda x: x))
+        patch.setattr(spread, "ray", SimpleNamespace(put=lambda x: x, get=lambda x: x))
         patch.setattr(fitting, "run", run_training)
         patch.setattr(fitting, "_report", lambda *_: None)
         patch.setattr(fitting.ray.train, "get_context", lambda: alone)

@@ -23,18 +23,12 @@ from rum_core.errors import RumError, one_line
 from rum_core.evaluation import sections, steps
 from rum_core.evaluation.customers import Explorer, lists_of, rows_of, titles_of
 from rum_core.evaluation.explained import list_table, strip_plot, summary, tables
+from rum_core.evaluation.nights import earlier_nights, evaluations, report_path
 from rum_core.evaluation.protocols import ALPHA, FOLLOWING, HELD_OUT, LIFT
 from rum_core.evaluation.tables import Row, show
 from rum_core.settings import Settings
-from rum_core.store.checksum import check, digest
-from rum_core.store.layout import (
-    Store,
-    StoreError,
-    night_dir,
-    record_if_whole,
-    run_date_of,
-    write_record,
-)
+from rum_core.store.checksum import digest
+from rum_core.store.layout import Store, night_dir, record_if_whole, write_record
 from rum_core.store.publish import night_path, published
 
 log = logging.getLogger(__name__)
@@ -42,31 +36,6 @@ log = logging.getLogger(__name__)
 STEPS = ("ingest", "train", "evaluate", "recommend", "gate", "publish")
 SAMPLES = 6
 LONG = 12  # rows; longer tables are folded
-
-
-def report_path(night: date) -> str:
-    """Where the report of a night lies in the store."""
-    return f"reports/run_date={night.isoformat()}/report.html"
-
-
-def evaluations_path(night: date) -> str:
-    """Where the evaluations of a night lie in the store."""
-    return f"evaluations/run_date={night.isoformat()}/evaluations.parquet"
-
-
-def evaluations(store: Store, night: date) -> list[Row]:
-    """What was measured on a night; none, with a warning, where that is damaged."""
-    path = evaluations_path(night)
-    if not store.exists(path):
-        return []
-    try:
-        record = record_if_whole(store, night, "evaluate") or {}
-        check(store, record.get("sha256", {}), "its figures are left out")
-        rows: list[Row] = store.read_table(path).to_pylist()
-    except StoreError as error:
-        log.warning("%s", error)
-        return []
-    return rows
 
 
 def write_report(store: Store, night: date, settings: Settings) -> str:
@@ -153,17 +122,6 @@ def context(store: Store, night: date, settings: Settings) -> dict[str, Any]:
         "settings": steps.settings_table(settings),
         "versions": steps.versions_table(),
     }
-
-
-def earlier_nights(store: Store, night: date, settings: Settings) -> list[date]:
-    """Evaluated nights before this one, oldest first, as many as the trend shows."""
-    found = []
-    for name in store.children("evaluations"):
-        day = run_date_of(name)
-        if day and day < night and store.exists(evaluations_path(day)):
-            found.append(day)
-    shown = settings.evaluate.trend_nights
-    return found[-shown:] if shown else []
 
 
 def sample_customers(

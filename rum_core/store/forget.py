@@ -20,7 +20,8 @@ from safetensors.numpy import save as save_tensors
 from rum_core import schema
 from rum_core.data.ledger import LEDGER
 from rum_core.data.snapshots import MANIFESTS
-from rum_core.evaluation.report import report_path, reported_run, sampled, save_report
+from rum_core.evaluation.nights import report_path
+from rum_core.evaluation.report import reported_run, sampled, save_report
 from rum_core.store.checkpoint import FILES, model_dir, read_tensors
 from rum_core.store.checksum import checksum, digest, sha256
 from rum_core.store.customers import Customers

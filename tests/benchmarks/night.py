@@ -35,7 +35,7 @@ from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.data.simulated import Shop, simulate, write_days
 from rum_core.data.snapshots import load_snapshot
-from rum_core.evaluation.report import report_path
+from rum_core.evaluation.nights import report_path
 from rum_core.ranking.ranking import Ranker
 from rum_core.settings import config_of, load
 from rum_core.store.checkpoint import load_model, save_model

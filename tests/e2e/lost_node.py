@@ -13,7 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import ray
 
-from jobs.work import WRITE_ARGS, over_users, ray_session
+from jobs.spread import WRITE_ARGS
+from jobs.work import over_users, ray_session
 from rum_core.store.layout import Store
 
 SNAPSHOT = "2026-11-22-0"

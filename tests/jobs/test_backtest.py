@@ -13,7 +13,7 @@ from jobs import backtest, ingest
 from rum_core.backtest.rows import METRICS
 from rum_core.data.simulated import simulate, write_days
 from rum_core.errors import RumError
-from rum_core.evaluation.report import evaluations_path
+from rum_core.evaluation.nights import evaluations_path
 from rum_core.settings import Settings, from_dict
 from rum_core.store.checksum import sha256
 from rum_core.store.customers import Customers

@@ -9,8 +9,8 @@ import pytest
 
 from jobs import evaluate, snapshot
 from rum_core.data.snapshots import load_snapshot, user_ids
+from rum_core.evaluation.nights import evaluations_path
 from rum_core.evaluation.protocols import ALPHA, FOLLOWING, HELD_OUT, drawn
-from rum_core.evaluation.report import evaluations_path
 from rum_core.settings import Settings
 from rum_core.store.layout import read_record
 from rum_core.store.publish import FILE, MANIFEST, night_path

@@ -16,7 +16,7 @@ import ray
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from jobs import ingest, snapshot, work
+from jobs import ingest, snapshot, spread, work
 from rum_core.data import delimited, formats, grouping, interactions, sources
 from rum_core.data.catalog import tie_hash
 from rum_core.data.grouping import bucket_of
@@ -736,7 +736,7 @@ def test_two_workers_of_a_real_ray_give_the_same(
     start = work._start
     monkeypatch.setattr(work, "_start", lambda: starts.append(start()))
     monkeypatch.setattr(work, "FEW_SECONDS", 0)
-    monkeypatch.setattr(work, "ray", ray)
+    monkeypatch.setattr(spread, "ray", ray)
     for module in (ingest, snapshot):
         monkeypatch.setattr(module, "over_work", work.over_work)
     monkeypatch.setattr(ingest, "ray_at_need", work.ray_at_need)

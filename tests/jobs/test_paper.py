@@ -9,8 +9,8 @@ import pytest
 
 from jobs import evaluate, train
 from rum_core.evaluation.metrics import METRICS
+from rum_core.evaluation.nights import evaluations_path
 from rum_core.evaluation.protocols import ALL
-from rum_core.evaluation.report import evaluations_path
 from rum_core.settings import Settings, load
 from rum_core.store.trials import Trial
 from rum_core.training import recipe

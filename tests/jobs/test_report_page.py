@@ -10,7 +10,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from rum_core.data.simulated import simulate
-from rum_core.evaluation.report import report_path, write_report
+from rum_core.evaluation.nights import report_path
+from rum_core.evaluation.report import write_report
 from rum_core.settings import from_dict
 from rum_core.store.layout import Store
 from tests.nights import whole_night

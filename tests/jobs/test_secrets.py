@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import evaluate, recommend, train
-from rum_core.evaluation.report import report_path, write_report
+from rum_core.evaluation.nights import report_path
+from rum_core.evaluation.report import write_report
 from rum_core.settings import load
 from rum_core.store.audit import audit, expectation
 from rum_core.store.layout import read_record

@@ -11,8 +11,8 @@ import pytest
 from jobs import evaluate, train
 from rum_core import settings as s
 from rum_core.data.catalog import tie_hash
+from rum_core.evaluation.nights import evaluations_path
 from rum_core.evaluation.protocols import ALL, NEW_USERS
-from rum_core.evaluation.report import evaluations_path
 from rum_core.store.checkpoint import SavedModel, load_model
 from rum_core.store.layout import read_record
 from rum_core.training import pairs

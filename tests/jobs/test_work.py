@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from threading import Timer
 
@@ -12,8 +13,9 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import work
-from jobs.work import _on_gpus, _size, blocks_of
+from jobs import runtime, train, work
+from jobs.spread import on_gpus
+from jobs.work import _size, blocks_of
 from rum_core import schema
 from rum_core.asking import FOR_RAY
 from rum_core.data.snapshots import part_path
@@ -57,10 +59,10 @@ def test_actors_and_gpus(
     if cluster == "the night's own":
         monkeypatch.setenv(FOR_RAY, "asked")
     if isinstance(expected, int):
-        assert _on_gpus(workers) == expected
+        assert on_gpus(workers) == expected
     else:
         with pytest.raises(RumError, match=expected):
-            _on_gpus(workers)
+            on_gpus(workers)
 
 
 class StartedError(Exception):
@@ -173,8 +175,22 @@ def test_a_part_tells_its_rows_and_purchases_in_its_footer(tmp_path: Path, group
     assert purchases in (6, 7)  # an empty list may count as one value
 
 
-@pytest.mark.parametrize("verb", ["ingest", "train", "evaluate"])
-def test_a_night_that_keeps_its_model_loads_neither_torch_nor_ray_train(verb: str) -> None:
-    heavy = "{'torch', 'ray.train'} & set(sys.modules)"
+@pytest.mark.parametrize("verb", ["ingest", "train", "evaluate", "recommend"])
+def test_a_night_of_few_changes_loads_neither_torch_nor_ray_nor_plots(verb: str) -> None:
+    heavy = "{'torch', 'ray', 'matplotlib'} & set(sys.modules)"
     code = f"import sys, jobs.{verb}; sys.exit(bool({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_project_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its records name its version: said at once, and not when a model has been made."""
+
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(runtime, "version", version)
+    assert train.main(["--store", str(tmp_path / "store")]) == 2
+    assert "rum-nightly is not installed for" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()

@@ -8,7 +8,8 @@ import pytest
 from flows import backfill as backfilling
 from flows import nightly as module
 from flows.nightly import FutureError, refuse_future, rum
-from rum_core.evaluation.report import report_path, save_report
+from rum_core.evaluation.nights import report_path
+from rum_core.evaluation.report import save_report
 from rum_core.store.layout import Store, StoreError
 from rum_core.store.publish import MANIFEST, night_path
 

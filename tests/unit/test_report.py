@@ -16,7 +16,8 @@ from rum_core import schema
 from rum_core.evaluation.figures import Point, dots, trend
 from rum_core.evaluation.measure import intervals
 from rum_core.evaluation.metrics import METRICS
-from rum_core.evaluation.report import evaluations_path, write_report
+from rum_core.evaluation.nights import evaluations_path
+from rum_core.evaluation.report import write_report
 from rum_core.evaluation.sections import protocol_note
 from rum_core.evaluation.tables import show
 from rum_core.settings import Settings, from_dict
