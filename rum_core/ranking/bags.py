@@ -17,20 +17,17 @@ class Bags:
     ) -> None:
         self.rows = torch.from_numpy(rows.astype(np.int64))
         self.offsets = offsets
-        self.weights = None if weights is None else torch.from_numpy(weights.astype(np.float32))
+        self.weights = None if weights is None else torch.from_numpy(weights).bfloat16()
 
     def sums(self, table: np.ndarray, first: int, last: int) -> np.ndarray:
-        """Of users first to last: (last - first, W), in any order, of table (R, W): float32, or
-        the bits of bfloat16, uint16, whose sums are in float32 and rounded to bfloat16."""
+        """Of users first to last: (last - first, W), in any order, of table (R, W): bits of
+        bfloat16, as uint16. The sums are made in float32 and rounded to bfloat16."""
         start, stop = self.offsets[first], self.offsets[last]
-        rows = torch.from_numpy(table)
-        if table.dtype == np.uint16:
-            rows = rows.view(torch.bfloat16)
         found = embedding_bag(
             self.rows[start:stop],
-            rows,
+            torch.from_numpy(table).view(torch.bfloat16),
             torch.from_numpy(self.offsets[first:last] - start),
             mode="sum",
             per_sample_weights=None if self.weights is None else self.weights[start:stop],
         )
-        return np.asarray(found.view(torch.uint16).numpy() if table.dtype == np.uint16 else found)
+        return np.asarray(found.view(torch.uint16).numpy())

@@ -13,6 +13,7 @@ from numba import njit, prange
 from rum_core.float32 import OF_LOG
 from rum_core.models.item_weights import by_item
 from rum_core.ranking.bags import Bags
+from rum_core.ranking.bfloat16 import short
 from rum_core.ranking.bias import boost_of
 from rum_core.ranking.select import ROUNDING, value_of
 from rum_core.store.checkpoint import SavedModel
@@ -75,7 +76,7 @@ class Counted:
 
 
 class Tiles:
-    """s of a block's memories in float32, for one tile of its candidates after another."""
+    """s of a block's memories in bfloat16, for one tile of its candidates after another."""
 
     def __init__(
         self, counted: Counted, held: np.ndarray, bags: Bags, candidates: np.ndarray
@@ -87,8 +88,9 @@ class Tiles:
         self.place[candidates] = np.arange(len(candidates))
 
     def table(self, start: int, width: int) -> np.ndarray:
-        """c (R, width) of the candidates from `start` on, which must follow those before."""
-        table = np.zeros((len(self.held), width), np.float32)
+        """c (R, width), as bits of bfloat16, of the candidates from `start` on, which must follow
+        those before."""
+        table = np.zeros((len(self.held), width), np.uint16)
         tile = self.candidates[start : start + width]
         _spread(self.held, self.next, self.counted.rows, self.place, start, tile[-1], table)
         return table
@@ -105,7 +107,7 @@ def _spread(
         while n < stop and indices[n] <= last:
             t = place[indices[n]] - start
             if t >= 0:
-                table[r, t] = weights[n]
+                table[r, t] = short(weights[n])
             n += 1
         next_[r] = n
 

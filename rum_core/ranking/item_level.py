@@ -4,9 +4,9 @@ exp(beta q_i . q_j) depends on the two items alone. For a tile of candidates i t
 E_j = exp(...) and E_j W_j, W = q_j . q_i, are made once for all items j in the block's memories;
 a user's READ is then a sum of his K rows of E W over the sum of his rows of E. Both are kept in
 bfloat16, and what that may be off is added: the first pass ranks by the most that a READ can be.
-So is p* . q_i, whose error is in the bound. Counted transitions (`counted.py`) come on top: score =
-y + w log(1 + c s) of the learned y. U users, K slots, D dimensions, R items in the block's
-memories, T candidates a tile. Beside it: `reference.py`.
+So is p* . q_i, whose error is in the bound. Counted transitions (`counted.py`) come on top, rounded
+and allowed for alike: score = y + w log(1 + c s) of the learned y. U users, K slots, D dimensions,
+R items in the block's memories, T candidates a tile. Beside it: `reference.py`.
 """
 
 from collections.abc import Sequence
@@ -228,7 +228,7 @@ def _first_pass(memories: Sequence[_Memory], most: int) -> list[Kept]:
     tiles = None
     if m.counted:
         tiles = m.counted.tiles(held, row, memory.offsets, block.candidates)
-    counts = followed = np.zeros((0, 0), np.float32)
+    counts = followed = np.zeros((0, 0), np.uint16)
     mixture = (
         np.array([each.transitions[2][0] for each in memories], np.float32),
         np.float32(memory.transitions[2][1]),

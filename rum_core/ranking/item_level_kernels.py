@@ -21,6 +21,8 @@ LOWEST = 1e-26  # below it a sum of exps has lost terms: the pair is scored in f
 # are rounded once more: each of these four roundings may take 2^-8 of it, and float32 sums of at
 # most 1,024 slots (model.slots) 2^-13
 UP = np.float32(1 + 4 * UNIT + 2.0**-12)
+# s is a sum of products of two bfloat16 numbers that is rounded once more: three such roundings
+UP_COUNTS = np.float32(1 + 3 * UNIT + 2.0**-12)
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
@@ -62,8 +64,8 @@ def offer_tile(
     in each of M models, which differ in w alone.
 
     Flat, for the compiler makes no vectors of rows: base (n, width): p* . q, as bits; read (n, 2
-    width): the sums of what `fill` gives, as bits, and its low (width,); counts: s (n, T), or (0,)
-    where nothing is counted; mixture: w (M,) and c.
+    width): the sums of what `fill` gives, as bits, and its low (width,); counts: s (n, T), as bits,
+    or (0,) where nothing is counted; mixture: w (M,), none below 0, and c.
     """
     slots, offsets, p64, q64, alpha64, beta64 = memory
     seen, seen_offsets = barred
@@ -115,9 +117,11 @@ def _base(base: Any, start: int, rest: Any, rough: Any) -> None:
 
 @njit(cache=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
 def _logs(counts: Any, start: int, c: Any, followed: Any) -> None:
-    """followed (T,): log(1 + c s) of the s in `counts` from `start` on."""
+    """followed (T,): the most that log(1 + c s) can be of the s in `counts` from `start` on."""
+    scale = c * UP_COUNTS
     for t in range(len(followed)):
-        followed[t] = log_float32(np.float32(1.0) + c * counts[uint64(start) + uint64(t)])
+        s = long(counts[uint64(start) + uint64(t)])
+        followed[t] = log_float32(np.float32(1.0) + scale * s)
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
