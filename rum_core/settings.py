@@ -480,7 +480,8 @@ class Recommend(Section):
     )
     device: Literal["cpu", "gpu"] = Field(
         "cpu",
-        description="gpu: actors rank by the kernels for GPUs; the lists are the same",
+        description="gpu: actors rank by the kernels for GPUs; the lists are the same. What was "
+        "seen of it on a card is in tests/benchmarks/results/card.md",
     )
     workers: int = Field(
         0,

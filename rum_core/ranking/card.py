@@ -27,13 +27,16 @@ class Card:
 
     def __init__(self, device: str, q: np.ndarray, bias: np.ndarray) -> None:
         """q (I, D) float32, bias (I,) float64."""
-        torch.set_float32_matmul_precision("highest")  # the bounds are those of float32
         self.device = torch.device(device)
         self.q = self.put(q)
         self.bias = self.put(bias.astype(np.float32))
 
     def put(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def parts(self) -> tuple[float, float, float, float]:
+        """alpha and beta of a READ, w and c of what is counted, as the kernel takes them."""
+        return 0.0, 0.0, 0.0, 0.0
 
 
 class Products(Card):
@@ -48,8 +51,9 @@ class Products(Card):
 
     def keep(self, left: np.ndarray, block: Block, most: int) -> tuple[np.ndarray, np.ndarray]:
         """Items and rough scores of `Level.keep`, of [p, m_1, ...] (U, D + K D) float32."""
+        _whole_products()
         heaps, table = _Heaps(self, block, most), self.put(left)
-        for start, stop in pieces(len(block.candidates), NUMBERS // max(table.shape)):
+        for start, stop in _pieces(len(block.candidates), NUMBERS // max(table.shape)):
             right = self.columns(heaps.candidates[start:stop])
             heaps.offer(start, stop, table @ right, 0, len(block))
         return heaps.found()
@@ -83,28 +87,38 @@ class Attention(Card):
             self.indptr, self.indices = self.put(indptr), self.put(indices)
             self.weights = self.put(weights.astype(np.float32))
 
+    def parts(self) -> tuple[float, float, float, float]:
+        return self.alpha, self.beta, *(self.counted.mixture if self.counted else (0.0, 0.0))
+
     def keep(
         self, p: np.ndarray, slots: np.ndarray, offsets: np.ndarray, block: Block, most: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Items and rough scores of `Level.keep`, of p (U, D) float32 and memories: user u holds
         items slots[offsets[u] : offsets[u + 1]], oldest first."""
+        _whole_products()
         heaps, table, memory = _Heaps(self, block, most), self.put(p), _Slots(self, slots, offsets)
-        counts = _Counts(self, memory.held, heaps.candidates) if self.counted else None
         of_memory = self.q[memory.held]
-        for start, stop in pieces(len(block.candidates), CACHED // max(1, len(of_memory))):
+        pieces = _pieces(len(block.candidates), CACHED // max(1, len(of_memory)))
+        counts = _Counts(self, memory.held, heaps.candidates, pieces) if self.counted else None
+        for number, (start, stop) in enumerate(pieces):
             q = self.q[heaps.candidates[start:stop]].T  # (D, T)
             met = of_memory @ q
-            counted = counts.table(start, stop) if counts else met
-            run = max(1, NUMBERS // (stop - start))
+            counted = counts.table(number) if counts else None
+            # whole programs, so that what they read begins where it may be read at once
+            run = max(USERS, NUMBERS // (stop - start) // USERS * USERS)
             for first in range(0, len(block), run):
                 last = min(first + run, len(block))
-                mine = slice(first, last)
-                read = (memory.rows[mine], met, memory.fading[mine], counted)
-                heaps.offer(start, stop, table[mine] @ q, first, last, read)
+                read = memory.of(first, last), met, memory.fading, counted
+                heaps.offer(start, stop, table[first:last] @ q, first, last, read)
         return heaps.found()
 
 
-def pieces(candidates: int, width: int) -> list[tuple[int, int]]:
+def _whole_products() -> None:
+    """From here on torch multiplies float32 as it is: the bounds allow for nothing coarser."""
+    torch.set_float32_matmul_precision("highest")
+
+
+def _pieces(candidates: int, width: int) -> list[tuple[int, int]]:
     """Candidates in pieces of about this width, of whole tiles."""
     width = max(ITEMS, width // ITEMS * ITEMS)
     return [(at, min(at + width, candidates)) for at in range(0, candidates, width)]
@@ -123,7 +137,7 @@ class _Heaps:
         self.seen = card.put(np.append(block.seen, np.int32(-1)))  # never empty
         self.offsets = card.put(block.seen_offsets)
         self.steps = int(np.diff(block.seen_offsets).max(initial=0)).bit_length()
-        self.nothing = torch.zeros((1, 1), device=card.device)
+        self.nothing = torch.zeros(1, device=card.device)  # where there is no memory, or no counts
 
     def offer(
         self,
@@ -132,35 +146,33 @@ class _Heaps:
         base: Tensor,
         first: int,
         last: int,
-        read: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
+        read: tuple[tuple[Tensor, Tensor], Tensor, Tensor, Tensor | None] | None = None,
     ) -> None:
         """Candidates start to stop, of scores `base` (U, T) without biases, to users first to last;
-        read: their memories, as the kernel takes them."""
-        card, users, no = self.card, last - first, self.nothing
-        parts, counted = (0.0, 0.0, 0.0, 0.0), None
-        if isinstance(card, Attention):
-            counted = card.counted
-            mixture = counted.mixture if counted else (0.0, 0.0)
-            parts = (card.alpha, card.beta, *mixture)
-        slots, *tables = read or (no, no, no, no)
-        card_kernels.offer[(triton.cdiv(users, USERS),)](
+        read: their memories, with the tables of what they met and of what is counted, if any is."""
+        no = self.nothing
+        slots, met, fading, counted = read or ((no, no), no, no, None)
+        card_kernels.offer[(triton.cdiv(last - first, USERS),)](
             base,
-            card.bias,
+            self.card.bias,
             self.candidates[start:stop],
-            slots,
-            *tables,
+            *slots,
+            met,
+            fading,
+            no if counted is None else counted,
             self.seen,
             self.offsets[first : last + 1],
             self.scores[first:last],
             self.items[first:last],
-            *parts,
-            *(users, stop - start, slots.shape[1], self.steps),
+            *self.card.parts(),
+            *(last - first, stop - start, self.steps),
             READ=read is not None,
             COUNTS=counted is not None,
             KEEP=self.width,
             BU=USERS,
             BI=ITEMS,
             num_warps=WARPS,
+            enable_fp_fusion=True,  # whatever a version's default is
         )
 
     def found(self) -> tuple[np.ndarray, np.ndarray]:
@@ -168,50 +180,54 @@ class _Heaps:
 
 
 class _Slots:
-    """A block's memories on a card: `held` (R,) items, and of each user the rows of his, (U, K),
-    oldest first, -1 where there are fewer; beside it what is left of a count at that age."""
+    """A block's memories on a card: `held` (R,) items, and the row of each slot, oldest first; what
+    is left of a count at its age."""
 
     def __init__(self, card: Attention, slots: np.ndarray, offsets: np.ndarray) -> None:
-        items, ends = card.put(slots).long(), card.put(offsets[1:])
-        lengths = card.put(np.diff(offsets))
-        widest = max(1, int(np.diff(offsets).max(initial=0)))
+        items, self.offsets = card.put(slots).long(), card.put(offsets)
         present = torch.zeros(len(card.q), dtype=torch.bool, device=card.device)
         present[items] = True
         self.held = present.nonzero()[:, 0]
-        row = (present.cumsum(0) - 1)[items]
-        place = torch.arange(widest, device=card.device)
-        filled = place < lengths[:, None]
-        self.rows = torch.full(filled.shape, -1, dtype=torch.int32, device=card.device)
-        self.rows[filled] = row.int()
-        self.fading = torch.zeros(filled.shape, device=card.device)
+        self.row = (present.cumsum(0) - 1)[items].int()
+        self.fading = torch.zeros(0, device=card.device)
         if card.counted:
-            owner = torch.repeat_interleave(ends, lengths)
-            age = owner - torch.arange(len(items), device=card.device) - 1
-            self.fading[filled] = (card.counted.decay ** age.double()).float()
+            ends = torch.repeat_interleave(self.offsets[1:], self.offsets.diff())
+            age = ends - torch.arange(len(items), device=card.device) - 1
+            self.fading = (card.counted.decay ** age.double()).float()
+
+    def of(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """The rows of all slots, and where those of users first to last begin and end."""
+        return self.row, self.offsets[first : last + 1]
 
 
 class _Counts:
     """c of a block's memory items, piece after piece of its candidates."""
 
-    def __init__(self, card: Attention, held: Tensor, candidates: Tensor) -> None:
-        self.held = len(held)
-        place = torch.full((len(card.q),), -1, dtype=torch.int64, device=card.device)
-        place[candidates.long()] = torch.arange(len(candidates), device=card.device)
-        counts = card.indptr[held + 1] - card.indptr[held]
-        owner = torch.repeat_interleave(torch.arange(self.held, device=card.device), counts)
-        first = torch.repeat_interleave(
-            card.indptr[held] - torch.cumsum(counts, 0) + counts, counts
+    def __init__(
+        self, card: Attention, held: Tensor, candidates: Tensor, pieces: list[tuple[int, int]]
+    ) -> None:
+        self.pieces, self.held = pieces, len(held)
+        place = torch.full((len(card.q),), -1, dtype=torch.int32, device=card.device)
+        place[candidates.long()] = torch.arange(
+            len(candidates), dtype=torch.int32, device=card.device
         )
-        entries = first + torch.arange(len(owner), device=card.device)
-        self.at, order = torch.sort(place[card.indices[entries].long()])
-        self.owner = owner[order]
-        self.weights = card.weights[entries[order]]
+        counts = card.indptr[held + 1] - card.indptr[held]
+        rows = torch.arange(self.held, dtype=torch.int32, device=card.device)
+        owner = torch.repeat_interleave(rows, counts)
+        first = card.indptr[held] - torch.cumsum(counts, 0) + counts
+        entries = torch.repeat_interleave(first, counts)
+        entries += torch.arange(len(owner), device=card.device)
+        at = place[card.indices[entries]]
+        able = at >= 0
+        self.at, order = torch.sort(at[able])
+        self.owner, self.weights = owner[able][order], card.weights[entries[able][order]]
+        ends = torch.tensor([stop for _, stop in pieces], dtype=torch.int32, device=card.device)
+        self.ends = [0, *torch.searchsorted(self.at, ends).tolist()]
 
-    def table(self, start: int, stop: int) -> Tensor:
-        """c (R, stop - start) of candidates start to stop."""
-        bounds = torch.tensor([start, stop], device=self.at.device)
-        first, last = torch.searchsorted(self.at, bounds).tolist()
+    def table(self, number: int) -> Tensor:
+        """c (R, T) of the candidates of a piece."""
+        start, stop = self.pieces[number]
+        mine = slice(self.ends[number], self.ends[number + 1])
         table = torch.zeros((self.held, stop - start), device=self.at.device)
-        mine = slice(first, last)
         table[self.owner[mine], self.at[mine] - start] = self.weights[mine]
         return table

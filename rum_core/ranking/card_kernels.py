@@ -11,23 +11,23 @@ import triton
 import triton.language as tl
 
 NOTHING = tl.constexpr(float("-inf"))
-LEAST = tl.constexpr(-3.0e38)  # below all exponents; its differences are numbers
+LEAST = tl.constexpr(-3.0e36)  # below all w; and a number still, times any beta (100 at most)
 LAST = tl.constexpr(2**31 - 1)  # above all items
 
 
-@triton.jit(do_not_specialize=["U", "K", "steps"])
+@triton.jit(do_not_specialize=["U", "steps"])
 def offer(
-    base, bias, candidates, slots, met, fading, counted, seen, seen_offsets, heap_scores,
-    heap_items, alpha, beta, weight, scale, U, C, K, steps,
+    base, bias, candidates, slots, slots_offsets, met, fading, counted, seen, seen_offsets,
+    heap_scores, heap_items, alpha, beta, weight, scale, U, C, steps,
     READ: tl.constexpr, COUNTS: tl.constexpr, KEEP: tl.constexpr, BU: tl.constexpr,
     BI: tl.constexpr,
 ):  # fmt: skip
     """base (U, C) + b_i; where READ, + alpha sum_k softmax_k(beta w_k) w_k of w = met (R, C) in the
-    rows that slots (U, K) name, -1 where one is empty; where COUNTS, + weight log(1 + scale s) of
-    s = sum_k fading_k counted_k, of fading (U, K) and counted (R, C).
+    rows slots[slots_offsets[u] : slots_offsets[u + 1]]; where COUNTS, + weight log(1 + scale s) of
+    s = sum_k fading_k counted_k, of fading beside slots and counted (R, C).
 
-    The softmax is made as its slots come: r and e are sums of w exp(beta w - g) and of
-    exp(beta w - g), g the largest exponent so far.
+    The softmax is made as its slots come: r and e are sums of w exp(beta (w - g)) and of
+    exp(beta (w - g)), g the largest w so far.
     """
     users = tl.program_id(0) * BU + tl.arange(0, BU)
     real = users < U
@@ -37,6 +37,10 @@ def offer(
     items = tl.load(heap_items + places, mask=real[:, None], other=-1)
     first = tl.load(seen_offsets + users, mask=real, other=0)
     last = tl.load(seen_offsets + users + 1, mask=real, other=0)
+    if READ:
+        oldest = tl.load(slots_offsets + users, mask=real, other=0)
+        length = tl.load(slots_offsets + users + 1, mask=real, other=0) - oldest
+        K = tl.max(length, axis=0)
     for start in range(0, C, BI):
         at = start + tl.arange(0, BI)
         there = at < C
@@ -50,21 +54,21 @@ def offer(
             r = tl.zeros((BU, BI), tl.float32)
             s = tl.zeros((BU, BI), tl.float32)
             for k in range(K):
-                at_slot = users.to(tl.int64) * K + k
-                row = tl.load(slots + at_slot, mask=real, other=-1)
-                held = (row >= 0)[:, None]
+                held = k < length
+                row = tl.load(slots + oldest + k, mask=held, other=0)
+                on = held[:, None] & there[None, :]
                 place = row[:, None].to(tl.int64) * C + at[None, :]
-                w = tl.load(met + place, mask=held & there[None, :], other=0.0)
-                above = tl.where(held, beta * w - g, NOTHING)
+                w = tl.load(met + place, mask=on, other=0.0)
+                above = tl.where(held[:, None], beta * (w - g), NOTHING)
                 less = tl.exp(-tl.abs(above))
                 before = tl.where(above > 0.0, less, 1.0)
                 now = tl.where(above > 0.0, 1.0, less)
                 e = e * before + now
                 r = r * before + now * w
-                g = tl.where(above > 0.0, beta * w, g)
+                g = tl.where(above > 0.0, w, g)
                 if COUNTS:
-                    c = tl.load(counted + place, mask=held & there[None, :], other=0.0)
-                    s += tl.load(fading + at_slot, mask=real, other=0.0)[:, None] * c
+                    c = tl.load(counted + place, mask=on, other=0.0)
+                    s += tl.load(fading + oldest + k, mask=held, other=0.0)[:, None] * c
             found += alpha * (r / tl.where(e > 0.0, e, 1.0))
             if COUNTS:
                 found += weight * tl.log(1.0 + scale * s)

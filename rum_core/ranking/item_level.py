@@ -149,7 +149,7 @@ class _Memory:
         may be as small as `kernels.LOWEST`. On a card the softmax is made as its slots come, so
         that each term is rounded once more a slot; there exp x is 2^(x log2 e), off by 2^-22 and a
         rounding of its exponent, for which twice the exponent's error has room: exponents below
-        -87 count as nothing. log is off by 2^-22 near 1."""
+        -87 count as nothing. log may be off by 2^-22 near 1."""
         m = self.model
         gamma = (m.q.shape[1] + 2) * ROUNDING
         largest = m.norms[self.block.candidates].max()

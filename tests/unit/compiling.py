@@ -1,4 +1,5 @@
-"""Compiles the kernels for GPUs as they are launched; prints name, shared memory and size of each.
+"""Compiles the kernels for GPUs, without a launch's hints of alignment; prints name, shared memory
+and size of each.
 
 A program of its own, for Triton decides on import whether it compiles or interprets.
 """
@@ -10,7 +11,8 @@ from triton.compiler import ASTSource, compile
 
 from rum_core.ranking import card, card_kernels
 
-LONG, WHOLE = ("seen_offsets",), ("candidates", "seen", "heap_items", "slots")
+LONG = ("seen_offsets", "slots_offsets")
+WHOLE = ("candidates", "seen", "heap_items", "slots")
 NUMBERS = ("base", "bias", "met", "fading", "counted", "heap_scores")
 PLAIN = ("alpha", "beta", "weight", "scale")
 CONSTANTS = ("READ", "COUNTS", "KEEP", "BU", "BI")
@@ -38,7 +40,7 @@ def main() -> None:
         made = compile(
             ASTSource(kernel, types, constexprs=constants),
             target=GPUTarget("cuda", capability, 32),
-            options={"num_warps": card.WARPS},
+            options={"num_warps": card.WARPS, "enable_fp_fusion": True},
         )
         print(f"{kernel.__name__}-{read}-{counts}", made.metadata.shared, len(made.asm["cubin"]))
 

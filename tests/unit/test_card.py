@@ -81,6 +81,13 @@ def test_lists_are_those_of_the_cpu_and_of_the_reference(
     same(found, reference.rank(model, histories, **asked))  # type: ignore[arg-type]
 
 
+def in_pieces(patch: pytest.MonkeyPatch, numbers: int, tile: int) -> None:
+    """Users and candidates in pieces of so many numbers, candidates in whole tiles."""
+    patch.setattr(card, "NUMBERS", numbers)
+    patch.setattr(card, "CACHED", numbers)
+    patch.setattr(card, "ITEMS", tile)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @quick
 @given(
@@ -88,11 +95,13 @@ def test_lists_are_those_of_the_cpu_and_of_the_reference(
     size=st.sampled_from([1e-3, 0.3, 2.0]),
     beta=st.sampled_from([0.0, 1.0, 20.0]),
     most=st.sampled_from([1, 13, 70]),
+    numbers=st.sampled_from([60, 2**26]),
 )
 def test_what_is_kept_is_the_best_and_its_score_is_within_the_bound(
-    kind: str, seed: int, size: float, beta: float, most: int
+    kind: str, seed: int, size: float, beta: float, most: int, numbers: int
 ) -> None:
     rng = np.random.default_rng(seed)
+    torch.set_float32_matmul_precision("medium")  # as another library might
     items, users = 150, 20
     model = of_kind(kind, rng, items=items, users=users, dim=20, size=size, bias=True)
     model = replace(model, config={**model.config, "beta": beta})
@@ -102,7 +111,9 @@ def test_what_is_kept_is_the_best_and_its_score_is_within_the_bound(
     rows = ranker.rows(histories)
     block = Block.of(rows, histories, candidates, exclude_seen=True)
     memory = memory_of(ranker, block)
-    kept, rough, bound = memory.keep(most)
+    with pytest.MonkeyPatch.context() as patch:
+        in_pieces(patch, numbers, 16 if numbers < 2**20 else 128)
+        kept, rough, bound = memory.keep(most)
     assert kept.shape[1] >= most
     every = np.broadcast_to(candidates, (len(block), len(candidates)))
     exact = memory.exact(np.arange(len(block)), np.ascontiguousarray(every))
@@ -125,9 +136,10 @@ def test_what_the_card_computes_is_what_is_ranked_by(monkeypatch: pytest.MonkeyP
     calls: list[bool] = []
     offer = card._Heaps.offer
 
-    def told(heaps: card._Heaps, *given: Any) -> None:
-        calls.append(len(given) == 6)  # a memory too
-        offer(heaps, *given)
+    def told(heaps: card._Heaps, *where: Any) -> None:
+        *_, memory = where
+        calls.append(isinstance(memory, tuple))
+        offer(heaps, *where)
 
     monkeypatch.setattr(card._Heaps, "offer", told)
     monkeypatch.setattr(item_level.kernels, "fill", None)
@@ -152,19 +164,21 @@ def test_pieces_of_users_and_candidates(
     model = of_kind(kind, rng, items=90, users=40, dim=5, bias=True)
     histories = some_histories(rng, 40, 90, 9)
     expected = Ranker(model).rank(histories, top_n=5, because=2)
-    monkeypatch.setattr(card, "NUMBERS", numbers)
-    monkeypatch.setattr(card, "CACHED", numbers)
-    monkeypatch.setattr(card, "ITEMS", tile)
-    offered: list[tuple[int, int]] = []
+    in_pieces(monkeypatch, numbers, tile)
+    pieces, runs = set(), set()
     offer = card._Heaps.offer
 
-    def told(heaps: card._Heaps, start: int, stop: int, *given: Any) -> None:
-        offered.append((start, stop))
-        offer(heaps, start, stop, *given)
+    def told(heaps: card._Heaps, start: int, stop: int, base: torch.Tensor, *more: Any) -> None:
+        pieces.add((start, stop))
+        runs.add(more[:2])
+        at_least = max(card.USERS, 0 if kind in ("item", "counted") else len(base)) * tile
+        assert base.numel() <= max(numbers, at_least)
+        offer(heaps, start, stop, base, *more)
 
     monkeypatch.setattr(card._Heaps, "offer", told)
     same(Ranker(model, device=DEVICE).rank(histories, top_n=5, because=2), expected)
-    assert (len(set(offered)) > 1) == (numbers < 2**20)
+    assert (len(pieces) > 1) == (numbers < 2**20)
+    assert (len(runs) > 1) == (numbers < 2**20 and kind in ("item", "counted"))
 
 
 def test_the_kernels_compile_for_cards() -> None:
