@@ -20,8 +20,6 @@ def run_job(
     console = story_handler(sys.stdout)
     console.setFormatter(LinesOf(verb))
     logging.basicConfig(level=logging.INFO, handlers=[console])
-    for noisy in ("ray", "ray.data", "ray.train"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         _installed()
         settings = load(sys.argv[1:] if argv is None else argv, prog=f"jobs/{verb}.py", about=about)
@@ -42,7 +40,7 @@ def run_job(
 
 
 def _installed() -> None:
-    """Raise RumError where the version that records name cannot be told."""
+    """Raise RumError where the version, which records name, cannot be told."""
     try:
         version("rum-nightly")
     except PackageNotFoundError:

@@ -20,6 +20,7 @@ WRITE_ARGS = {"num_cpus": 0.5}  # of the tasks that write what actors make: `sma
 def connect() -> None:
     """To the cluster that RAY_ADDRESS names, or to a Ray of this process's own, which starts."""
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    _quiet("ray", "ray.train")
     address = os.environ.get("RAY_ADDRESS") or "local"  # never one that happens to run here
     # a Ray of its own listens on loopback alone: nobody else's business, and no firewall's
     alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -32,6 +33,13 @@ def connect() -> None:
         configure_logging=False,
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
+    _quiet("ray.data")
+
+
+def _quiet(*loggers: str) -> None:
+    """Errors alone of these, which set a level of their own where they are loaded."""
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def results(

@@ -60,7 +60,7 @@ def ray_at_need() -> Iterator[None]:
     try:
         yield
     finally:
-        if not outer and _is_up():
+        if not outer and "ray" in sys.modules:  # it may have come up in part
             sys.modules["ray"].shutdown()
 
 

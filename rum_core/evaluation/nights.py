@@ -1,4 +1,4 @@
-"""What was measured on each night: where it lies in a store, and how it is read again."""
+"""Where the report and the figures of a night lie in a store, and how figures are read again."""
 
 import logging
 from datetime import date

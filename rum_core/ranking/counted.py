@@ -15,7 +15,7 @@ from rum_core.models.item_weights import by_item
 from rum_core.ranking.bags import Bags
 from rum_core.ranking.bfloat16 import short
 from rum_core.ranking.bias import boost_of
-from rum_core.ranking.select import ROUNDING, value_of
+from rum_core.ranking.select import LARGEST, ROUNDING, value_of
 from rum_core.store.checkpoint import SavedModel
 
 NO_ROWS = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0))
@@ -47,12 +47,16 @@ class Counted:
         return Tiles(self, held, Bags(row, offsets, self.decay**age), candidates)
 
     def most(self, slots: int) -> float:
-        """The largest v of a memory of so many slots."""
+        """The largest v of a memory of so many slots; infinite where s or c s may be too large for
+        float32."""
         s = self.rows[2].max(initial=0) * (self.decay ** np.arange(slots)).sum()
+        if max(s, self.mixture[1] * s) > LARGEST:
+            return np.inf
         return float(self.mixture[0] * np.log1p(self.mixture[1] * s))
 
     def error(self, slots: int) -> float:
-        """How far v of the float32 pass may be from the float64 one, at its worst.
+        """How far v may be above that of a first pass in float32, at its worst, which on a CPU
+        allows for bfloat16 already (`UP_COUNTS`).
 
         s is off by slots + 3 roundings at most, 1 + c s by two more, and log adds its own.
         """

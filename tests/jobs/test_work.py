@@ -182,6 +182,20 @@ def test_a_night_of_few_changes_loads_neither_torch_nor_ray_nor_plots(verb: str)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_ray_says_nothing_where_it_is_loaded_late() -> None:
+    """It sets levels and handlers of its own when it is imported."""
+    code = (
+        "import logging, ray.train, ray.data\n"
+        "from jobs import spread\n"
+        "ray.init = lambda **to: None\n"
+        "spread.connect()\n"
+        "levels = [logging.getLogger(n).level for n in ('ray', 'ray.data', 'ray.train')]\n"
+        "assert levels == 3 * [logging.ERROR], levels"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_project_that_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,8 +15,11 @@ from rum_core.data.histories import Histories
 from rum_core.evaluation.measure import contenders
 from rum_core.float32 import OF_LOG, log_float32
 from rum_core.ranking import bfloat16, feature_level, item_level, reference, select, truncated
+from rum_core.ranking.bags import Bags
+from rum_core.ranking.bfloat16 import long, short
 from rum_core.ranking.block import Block
 from rum_core.ranking.feature_level import Writes, replay
+from rum_core.ranking.item_level_kernels import UP_COUNTS
 from rum_core.ranking.ranking import Ranker, RankError, Ranking, rank
 from rum_core.store.checkpoint import SavedModel
 from tests import oracle
@@ -293,6 +296,32 @@ def test_lists_are_the_same_where_a_processor_has_no_such_numbers(
     monkeypatch.setattr(bfloat16, "NATIVE", False)
     same(rank(model, histories, top_n=5, because=2), expected)
     same(reference.rank(model, histories, top_n=5, because=2), expected)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 7, 1024])
+@pytest.mark.parametrize("decay", [0.5, 0.85, 1.0])
+def test_sums_of_counts_are_within_what_is_allowed_for(slots: int, decay: float) -> None:
+    """No s is above its bfloat16 one times UP_COUNTS, and some would be above it without."""
+    rng = np.random.default_rng(slots)
+    users, items = 40, 33
+    counts = rng.lognormal(size=(60, items)).astype(np.float32)
+    table = np.vectorize(short, otypes=[np.uint16])(counts)
+    rows, offsets = rng.integers(0, 60, users * slots), np.arange(users + 1) * slots
+    fading = np.tile(decay ** np.arange(slots)[::-1].astype(np.float64), users)
+    rough = np.vectorize(long)(Bags(rows, offsets, fading).sums(table, 0, users))
+    terms = fading[:, None] * counts[rows].astype(np.float64)
+    exact = terms.reshape(users, slots, items).sum(axis=1)
+    assert (exact <= rough.astype(np.float64) * float(UP_COUNTS)).all()
+    assert (exact > rough).any()
+
+
+def test_counts_beyond_float32_are_scored_whole() -> None:
+    rng = np.random.default_rng(0)
+    model = a_model("counted", rng, bias=True)
+    huge = {**model.tensors, "transitions.weights": model.tensors["transitions.weights"] * 1e38}
+    model = replace(model, tensors=huge)
+    histories = some_histories(rng, 9, 40, 8)
+    same(rank(model, histories, top_n=5), reference.rank(model, histories, top_n=5))
 
 
 def test_logarithm_in_float32() -> None:
