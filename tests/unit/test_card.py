@@ -11,6 +11,8 @@ import torch
 
 os.environ["TRITON_INTERPRET"] = str(int(not torch.cuda.is_available()))  # before it is loaded
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -81,6 +83,17 @@ def test_lists_are_those_of_the_cpu_and_of_the_reference(
     same(found, reference.rank(model, histories, **asked))  # type: ignore[arg-type]
 
 
+@contextmanager
+def coarse_products() -> Iterator[None]:
+    """As another library might have asked of torch for the whole process."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def in_pieces(patch: pytest.MonkeyPatch, numbers: int, tile: int) -> None:
     """Users and candidates in pieces of so many numbers, candidates in whole tiles."""
     patch.setattr(card, "NUMBERS", numbers)
@@ -101,7 +114,6 @@ def test_what_is_kept_is_the_best_and_its_score_is_within_the_bound(
     kind: str, seed: int, size: float, beta: float, most: int, numbers: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    torch.set_float32_matmul_precision("medium")  # as another library might
     items, users = 150, 20
     model = of_kind(kind, rng, items=items, users=users, dim=20, size=size, bias=True)
     model = replace(model, config={**model.config, "beta": beta})
@@ -111,7 +123,7 @@ def test_what_is_kept_is_the_best_and_its_score_is_within_the_bound(
     rows = ranker.rows(histories)
     block = Block.of(rows, histories, candidates, exclude_seen=True)
     memory = memory_of(ranker, block)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, coarse_products():
         in_pieces(patch, numbers, 16 if numbers < 2**20 else 128)
         kept, rough, bound = memory.keep(most)
     assert kept.shape[1] >= most
