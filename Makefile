@@ -12,7 +12,7 @@ nightly: $(READY)  ## a whole night on the simulated shop
 
 test: $(READY)     ## every test, and the checks of style, types and layers
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY)
 	@$(BIN)/ruff check .

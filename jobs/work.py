@@ -179,9 +179,13 @@ class _Here:
     blocks: list[Rows]
 
     def __iter__(self) -> Iterator[pa.Table]:
+        from rum_core.models.kernels import one_thread  # loads torch, as what it is for does
+
         reads = Reads(*self.reads)
         for block in self.blocks:
-            yield reads.of(block)
+            with one_thread():  # as an actor of Ray's has, one a core
+                table = reads.of(block)
+            yield table
 
     def write(self, folder: str) -> None:
         for number, table in enumerate(self):

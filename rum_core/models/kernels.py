@@ -1,7 +1,10 @@
-"""What the kernels that train on a CPU share: `windows`, `replays` and `training.softmax`."""
+"""What kernels on a CPU share: what they can be used for, and their threads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from numba import config, set_num_threads
+from numba import config, get_num_threads, set_num_threads
 from torch import Tensor
 
 FAST = {"contract", "nnan", "nsz"}  # what the compiler may do with sums: it keeps their order
@@ -21,3 +24,20 @@ def use_threads(number: int) -> None:
     most: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     set_num_threads(min(number, most))
     torch.set_num_threads(number)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch and this thread's kernels take one thread meanwhile.
+
+    Ranking goes from the one's kernels to the other's and back, and threads of the one that still
+    wait for work hold the cores that the other's need: two took three times the CPU time of one,
+    and longer.
+    """
+    before = get_num_threads(), torch.get_num_threads()
+    use_threads(1)
+    try:
+        yield
+    finally:
+        set_num_threads(before[0])
+        torch.set_num_threads(before[1])

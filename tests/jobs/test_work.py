@@ -6,10 +6,12 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from threading import Timer
 
+import numba
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +87,7 @@ def starting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def as_it_is(users: pa.Table) -> pa.Table:
+    assert (torch.get_num_threads(), numba.get_num_threads()) == (1, 1)
     return users
 
 
@@ -124,8 +127,10 @@ def test_few_users_are_done_here(
             with pytest.raises(StartedError):
                 work.over_users(*asked, device=device)
         else:
+            threads = torch.get_num_threads(), numba.get_num_threads()
             made = work.over_users(*asked, device=device)
             assert pa.concat_tables(made).equals(part)
+            assert (torch.get_num_threads(), numba.get_num_threads()) == threads
             made.write("lists")
             assert pa.concat_tables(map(store.read_table, store.files("lists"))).equals(part)
 

@@ -22,8 +22,6 @@ from rum_core.store.publish import FILE, published
 from tests.e2e.processes import ROOT
 from tests.store.night import NIGHT, assert_whole, contender, nights, one_night, started
 
-POLLS = 1000
-
 
 @pytest.fixture(params=["disk", "s3"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -65,12 +63,13 @@ def looks(uri: str) -> list:
     return ways
 
 
-def test_a_reader_sees_one_whole_run_while_nights_are_published(uri: str) -> None:
+@pytest.mark.parametrize(("uri", "polls"), [("disk", 1000), ("s3", 250)], indirect=["uri"])
+def test_a_reader_sees_one_whole_run_while_nights_are_published(uri: str, polls: int) -> None:
     one_night(uri, 0)
     ways, seen = looks(uri), Counter()
     with started(nights, uri, range(1, 100_000), 0.2 * uri.startswith("s3")) as (writer, said):
         said.recv()
-        for poll in range(POLLS):
+        for poll in range(polls):
             seen[assert_whole(ways[poll % len(ways)]())] += 1
         assert writer.is_alive()
     assert len(seen) > 10
