@@ -1,16 +1,23 @@
-"""The night by hand, as `make nightly` runs it: what it prints, leaves and says when it cannot."""
+"""The night by hand, as `make nightly` runs it: what it prints and leaves, what it says when it
+cannot, and what is left when it is killed in the middle (`make chaos` kills at random moments)."""
 
 import json
 import re
+import socket
 import sqlite3
 import subprocess
+import time
 from contextlib import closing
 from pathlib import Path
 
 import duckdb
+import psutil
 import pytest
 
 from rum_core.store import read_latest
+from rum_core.store.layout import StoreError
+from tests.chaos.nights import left_behind
+from tests.chaos.trial import roles_of
 from tests.e2e.conftest import NIGHT, SECRETS, Undisturbed, night_command
 from tests.e2e.processes import run
 
@@ -100,7 +107,6 @@ def test_no_secret_of_the_environment_is_in_any_file_or_line(undisturbed: Undist
         (["--model.dim", "0"], "model.dim"),
         (["--run-date", "yesterday"], "run_date"),
         (["--config", "nowhere.toml"], "nowhere.toml"),
-        (["--source.path", ""], "source.path"),
         (["--source.path", "nowhere"], "source.path"),
         (["--store", "shop.toml"], "shop.toml"),
     ],
@@ -121,3 +127,55 @@ def test_help_explains_every_setting(shop: Path, env: dict[str, str]) -> None:
     said = run(["python", "-m", "flows.nightly", "--help"], env, shop)
     for flag in ("--config", "--model.level", "--train.epochs", "--source.columns.user"):
         assert flag in said
+
+
+def test_a_killed_night_leaves_nothing_and_its_rerun_survives_the_death_of_its_ray(
+    undisturbed: Undisturbed, shop: Path, env: dict[str, str]
+) -> None:
+    first = start(shop, env)
+    await_role(first, "Ray Train worker")
+    first.kill()
+    first.communicate()
+    assert left_behind(first.pid) == []
+    with pytest.raises(StoreError, match="nothing is published"):
+        read_latest(str(shop / "store"))
+
+    spread = ("--recommend.workers", "2")  # or so few customers are ranked in the job
+    again = start(shop, env, *spread)
+    await_role(again, "Ray Data actor")[0].kill()
+    # as an attempt of this night leaves it that dies of its Ray after a block is written
+    dead = shop / "store" / "_staging" / f"{socket.gethostname()}.{first.pid}.cut-off"
+    dead.mkdir(parents=True)
+    (dead / "part.parquet").touch()
+    roles_of(again.pid)["raylet"][0].kill()
+    said, _ = again.communicate(timeout=400)
+    assert again.returncode == 0, said
+    assert "Ray has died" in said
+    assert left_behind(again.pid) == []
+    assert lists(shop).equals(lists(undisturbed.shop))
+    assert not any((shop / "store" / "_staging").iterdir())
+    assert not any((shop / "store" / "training").iterdir())
+
+
+def start(shop: Path, env: dict[str, str], *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        night_command(*more),
+        cwd=shop,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def await_role(night: subprocess.Popen[str], role: str) -> list[psutil.Process]:
+    while night.poll() is None:
+        if found := roles_of(night.pid).get(role):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"the night ended without a {role}: {night.communicate()[0]}")
+
+
+def lists(shop: Path):
+    return read_latest(str(shop / "store"), verify=True).replace_schema_metadata()
