@@ -555,10 +555,9 @@ class Evaluate(Section):
         100_000,
         ge=0,
         le=1_000_000_000,
-        description="from about how many customers of a larger shop those who are measured are "
-        "drawn, by a hash of their id (a growing shop keeps most of them): the hit rate of 100,000 "
-        "is known to 0.3 points; 0: everyone; with rules.holdout earlier lists are followed of "
-        "everyone",
+        description="about how many customers of a larger shop are measured, drawn by a hash of "
+        "their id (a growing shop keeps most of them): the hit rate of 100,000 is known to 0.3 "
+        "points; 0: everyone; with rules.holdout earlier lists are followed of everyone",
     )
     resamples: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples over users")
     follow_days: int = Field(
@@ -606,8 +605,8 @@ class Gate(Section):
         0.1,
         ge=0,
         le=1,
-        description="held-out hit rate and NDCG: the interval may lie below the last published "
-        "night's by this share of its lower end",
+        description="held-out hit rate and NDCG: a night is stopped where the upper end of its "
+        "interval is below (1 - this) times the lower end of the last published night's",
     )
     lead: float = Field(
         0.0,
@@ -664,8 +663,8 @@ class Tune(Section):
         2,
         ge=1,
         le=1024,
-        description="trials at a time, that share the cores; what stops one early are those that "
-        "had ended before it could begin",
+        description="trials at a time, that share the cores; one is stopped early by comparison "
+        "with those alone that had ended before it could begin",
     )
     out: str = Field("tuned.toml", min_length=1, description="settings file that is written")
 
