@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from threading import Thread
 from typing import IO, TYPE_CHECKING, TypeVar
@@ -120,7 +121,8 @@ def _pass_on(stream: IO[str], last: deque[str]) -> None:
     """Every line of a stream to file descriptor 2, and the last ones kept."""
     for line in stream:
         last.append(line)
-        os.write(2, line.encode(errors="backslashreplace"))
+        with suppress(OSError):  # a full disk: the job is read on, or it would wait for a reader
+            os.write(2, line.encode(errors="backslashreplace"))
 
 
 def _submit(verb: str, arguments: list[str], mark: dict[str, str], address: str) -> None:

@@ -34,7 +34,7 @@ from rum_core.data.ledger import (
 )
 from rum_core.data.plan import Plan, check_columns, make_plan
 from rum_core.data.snapshots import midnight_after, newest_day
-from rum_core.data.sources import IngestError, SourceFile, find_files, sha256
+from rum_core.data.sources import IngestError, SourceFile, find_files, packed_twins, sha256
 from rum_core.progress import counting
 from rum_core.settings import Settings
 from rum_core.store.layout import Store, write_record
@@ -54,7 +54,14 @@ def ingest(settings: Settings, store: Store) -> None:
     if not files and not before.files:
         raise IngestError(f"{settings.source.path} holds no file; check source.path")
     found = _with_checksums(fs, files, before)
-    news = find_news(before, found, settings.source.changed)
+    twins = packed_twins(fs, files, before.files)
+    news = find_news(before, found, settings.source.changed, twins)
+    for name in news.lost:
+        log.warning(
+            "%s now holds what another file held, and no file what it held: %s purchases less",
+            name,
+            f"{before.files[name]['rows_kept']:,}",
+        )
     known = seen_again(before, found)
     store.mark()
     with ray_at_need():

@@ -196,7 +196,8 @@ def recommend(settings: Settings, store: Store) -> None:
         without = int((~ranking.complete).sum())
     if counts["users"] + without != snapshot.users:
         raise RankError(
-            f"{snapshot.users} customers went in, {counts['users']} lists came out: run it again"
+            f"{snapshot.users} customers went in, {counts['users']} lists came out: run it again "
+            "with --force, but jobs/forget.py first where that was cut off"
         )
     seconds = time.monotonic() - began
     record = {

@@ -126,7 +126,8 @@ class Source(Section):
     changed: Literal["replace", "stop"] = Field(
         "stop",
         description="what a file gets that was taken in before and has since changed: its new "
-        "lines replace the old ones, or the night stops",
+        "lines replace the old ones, or the night stops; where files are rotated by number, the "
+        "one that drops out takes its purchases with it",
     )
 
     @property

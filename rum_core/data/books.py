@@ -81,7 +81,7 @@ def check_rows(store: Store, rows: int, ledger: Ledger) -> None:
     if rows != ledger.rows:
         raise StoreError(
             f"{store.full('interactions')} holds {rows:,} of the {ledger.rows:,} purchases that "
-            f"were taken in; {REMEDY}"
+            f"were taken in; run jobs/forget.py again where it was cut off, else {REMEDY}"
         )
 
 

@@ -199,12 +199,12 @@ def _without_hidden(block: Block, delimiter: str) -> Block:
 
 
 def _holds_lines(field: str, delimiter: str, width: int) -> bool:
-    """Whether what lies between the line breaks of a field has the fields of a line."""
+    """Whether most of what lies between the line breaks of a field has the fields of a line."""
     if "\n" not in field or width == 1:
         return False
     first, *between, last = field.split("\n")
     lines = [line for line in between if line.strip()] or [first + last]
-    return all(line.count(delimiter) == width - 1 for line in lines)
+    return 2 * sum(line.count(delimiter) == width - 1 for line in lines) > len(lines)
 
 
 def _filled(block: Block) -> np.ndarray:

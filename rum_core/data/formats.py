@@ -5,6 +5,8 @@ size of a file.
 """
 
 import codecs
+import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -27,6 +29,7 @@ PARQUET_ROWS = 131_072
 PARQUET_BYTES = 64 << 20  # of text in a block: a small file may stand for much more
 TEXT = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 VALUE_BYTES = 1 << 20  # longest text of parquet
+_LONG = re.compile(rb"\d{20}")  # what may be an integer of more than 64 bits
 ID_CHARACTERS = 100  # of a customer of the rum format that are kept: one more makes it no integer
 
 
@@ -97,10 +100,7 @@ def _jsonl(
             for line, text in enumerate(texts, first):
                 if not text.strip():
                     continue
-                try:
-                    row = orjson.loads(text.removeprefix(codecs.BOM_UTF8))
-                except orjson.JSONDecodeError:
-                    row = None
+                row = _json(text.removeprefix(codecs.BOM_UTF8))
                 if isinstance(row, dict):
                     lines.append(line)
                     rows.append(row)
@@ -115,6 +115,15 @@ def _jsonl(
             yield Block(names, columns, np.array(lines, dtype=np.int64), bad)
 
 
+def _json(text: bytes) -> Any:
+    """What a line holds, None where it is no JSON. orjson makes a float of an integer of more than
+    64 bits, and so one customer of several."""
+    try:
+        return json.loads(text) if _LONG.search(text) else orjson.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _json_column(values: list[Any]) -> pa.Array:
     """int64 where every value is an integer of that size, else text; null where there is none."""
     kinds = {type(value) for value in values} - {type(None)}
@@ -126,6 +135,8 @@ def _json_column(values: list[Any]) -> pa.Array:
 def _json_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if type(value) is int:
+        return str(value)
     try:
         return orjson.dumps(value).decode()
     except orjson.JSONEncodeError:  # nested deeper than it writes

@@ -111,6 +111,7 @@ class News:
     known: list[str]
     repeats: list[tuple[str, str]]  # a file, and the one it repeats
     replaced: list[str]  # files whose old lines no longer count
+    lost: list[str]  # of those that now hold what another held, whose old lines are in none
 
     @property
     def batch(self) -> str:
@@ -118,12 +119,21 @@ class News:
         return fingerprint([(file.name, checksum) for file, checksum in self.new])
 
 
-def find_news(ledger: Ledger, files: list[tuple[SourceFile, str]], changed: str) -> News:
+def find_news(
+    ledger: Ledger,
+    files: list[tuple[SourceFile, str]],
+    changed: str,
+    twins: dict[str, str] | None = None,
+) -> News:
     """Sort files with their checksums. IngestError for a changed file where `changed` is "stop".
 
     A file without a line that gets some has not changed, and one such file repeats no other.
+    `twins`: the checksums of what compressed files hold that may repeat one that is not.
     """
-    news = News([], [], [], [])
+    twins = twins or {}
+    news = News([], [], [], [], [])
+    held_before = {entry["sha256"] for entry in ledger.files.values()}
+    here = {checksum for _, checksum in files}
     for file, checksum in files:
         entry = ledger.files.get(file.name)
         if entry and entry["sha256"] == checksum:
@@ -135,18 +145,22 @@ def find_news(ledger: Ledger, files: list[tuple[SourceFile, str]], changed: str)
             )
         elif entry:
             news.replaced.append(file.name)
+            if checksum in held_before and entry["sha256"] not in here and entry["rows_kept"]:
+                news.lost.append(file.name)
     standing = without(ledger, news.replaced)  # a rotated log's old lines are found under new names
     taken = {entry["sha256"]: name for name, entry in standing.filled.items()}
+    taken |= {twins[name]: name for name in standing.filled if name in twins}
     empty = {entry["sha256"] for entry in ledger.files.values() if not entry["rows_read"]}
     for file, checksum in files:
         if file.name in standing.files:
             continue
-        if checksum in taken:
-            news.repeats.append((file.name, taken[checksum]))
+        held = twins.get(file.name, checksum)
+        if repeated := taken.get(checksum) or taken.get(held):
+            news.repeats.append((file.name, repeated))
         else:
             news.new.append((file, checksum))
             if checksum not in empty:
-                taken[checksum] = file.name
+                taken[checksum] = taken[held] = file.name
     return news
 
 

@@ -6,7 +6,7 @@ Text is decompressed as it is read, so a file of any size is read in bounded mem
 import codecs
 import fnmatch
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -100,10 +100,30 @@ def _source_file(info: pafs.FileInfo, folder: str) -> SourceFile:
 
 def sha256(fs: pafs.FileSystem, file: SourceFile) -> str:
     """The checksum of a file as it lies there."""
-    digest = hashlib.sha256()
     with telling(file), fs.open_input_stream(file.path, compression=None) as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+        return _digest(stream)
+
+
+def packed_twins(
+    fs: pafs.FileSystem, files: list[SourceFile], known: Collection[str]
+) -> dict[str, str]:
+    """By name the checksum of what a compressed file holds, where there is, or was among the
+    `known`, one of its name without the ending, and not both are known: one may be the other."""
+    names = {file.name for file in files} | set(known)
+    twins = {}
+    for file in files:
+        plain, _, ending = file.name.rpartition(".")
+        is_packed = f".{ending.lower()}" in _COMPRESSED and plain in names
+        if is_packed and not (file.name in known and plain in known):
+            with telling(file), open_bytes(fs, file) as stream:
+                twins[file.name] = _digest(stream)
+    return twins
+
+
+def _digest(stream: pa.NativeFile) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(CHUNK_BYTES):
+        digest.update(block)
     return digest.hexdigest()
 
 

@@ -99,7 +99,8 @@ def _texts(value: object) -> Iterator[str]:
         yield value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield str(key)
+            if not str(key).isdecimal():  # nor is a number among keys anything but a count
+                yield str(key)
             yield from _texts(inner)
     elif isinstance(value, list):
         for inner in value:

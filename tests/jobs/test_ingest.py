@@ -1,5 +1,6 @@
 """jobs/ingest.py from files to histories: formats, nights, rules, order and counts."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -347,6 +348,28 @@ def test_a_repeated_file_counts_once(shop: Shop) -> None:
     assert shop.record()["files_repeated"] == 2
 
 
+def test_a_file_that_is_packed_counts_once(shop: Shop) -> None:
+    def pack(name: str, text: str) -> None:
+        (shop.log / name).write_bytes(gzip.compress(text.encode()))
+
+    shop.write("1.csv", csv(PURCHASES[:10]))
+    shop.write("2.csv", csv(PURCHASES[10:15]))
+    pack("2.csv.gz", csv(PURCHASES[10:15]))  # beside it
+    pack("3.csv.gz", csv(PURCHASES[15:]))
+    assert shop.night() == 0
+    assert shop.record()["files_repeated"] == 1
+    assert shop.histories() == expected(PURCHASES)
+    pack("1.csv.gz", csv(PURCHASES[:10]))  # in its place
+    (shop.log / "1.csv").unlink()
+    shop.write("3.csv", csv(PURCHASES[15:]))  # unpacked
+    assert shop.night() == 0
+    assert shop.record()["files_repeated"] == 3
+    assert shop.histories() == expected(PURCHASES)
+    pack("1.csv.gz", csv([("u", "i", T0)]))  # another file of that name
+    assert shop.night() == 0
+    assert shop.histories() == expected([*PURCHASES, ("u", "i", T0)])
+
+
 def test_a_rotated_log_loses_nothing(shop: Shop) -> None:
     """log.1 is the newest; each night every file moves one name on."""
     days = [PURCHASES[n : n + 4] for n in range(0, 20, 4)]
@@ -356,6 +379,24 @@ def test_a_rotated_log_loses_nothing(shop: Shop) -> None:
         assert shop.night("--source.changed", "replace", day=f"2024-01-1{newest}") == 0
         taken = [row for day in days[: newest + 1] for row in day]
         assert shop.histories(f"2024-01-1{newest}") == expected(taken)
+
+
+def test_a_rotated_log_that_drops_its_oldest_file_is_told(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    days = [PURCHASES[n : n + 4] for n in range(0, 20, 4)]
+    for newest in range(2, len(days)):
+        caplog.clear()
+        for back in range(3):
+            shop.write(f"log.{back + 1}", csv(days[newest - back]))
+        assert shop.night("--source.changed", "replace", day=f"2024-01-1{newest}") == 0
+        kept = [row for day in days[newest - 2 : newest + 1] for row in day]
+        assert shop.histories(f"2024-01-1{newest}") == expected(kept)
+        told = [
+            r.message for r in caplog.records if "now holds what another file held" in r.message
+        ]
+        said = "log.3 now holds what another file held, and no file what it held: 4 purchases less"
+        assert told == ([said] if newest > 2 else [])
 
 
 def test_a_changed_file_that_now_repeats_another_counts_once(shop: Shop) -> None:

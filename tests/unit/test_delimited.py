@@ -119,6 +119,15 @@ def test_a_stray_quote_hides_no_lines(tmp_path, column, lines):
     assert bad[0][1].replace('"', "") == "5a,5b,5c"
 
 
+def test_a_stray_quote_hides_no_lines_beside_one_that_is_broken(tmp_path):
+    lines = [f"{n}a,{n}b,{n}c" for n in range(20)]
+    lines[2], lines[5], lines[9] = '2a,2b,"2c', "5a,5b,5c, large", '9a,9b,"9c"'
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    _, found, bad = read(tmp_path / "a.csv")
+    assert [line for line, _ in bad] == list(range(3, 11))
+    assert [line for line, *_ in found] == [1, 2, *range(11, 21)]
+
+
 def test_a_quote_that_is_never_closed_is_told_line_by_line(tmp_path):
     rows = ["a,b,c", 'd,e,"f', *[f"{n},{n},{n}" for n in range(9)]]
     (tmp_path / "a.csv").write_text("\n".join(rows))

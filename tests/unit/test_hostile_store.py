@@ -479,6 +479,13 @@ def test_a_column_name_that_is_no_text_is_one_line(store: Store) -> None:
     one_line(found)
 
 
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string()])
+def test_a_count_is_no_customer(kind: pa.DataType) -> None:
+    customers = Customers(pa.array([10, 77]).cast(kind))
+    assert not customers.in_json({"users_by_n": {"5": 77, "10": 3}, "rows": 10})
+    assert customers.in_json({"users": {"whose": ["10"]}})
+
+
 # what unpickles or runs text: each with the only files that may say it
 DANGEROUS: dict[str, Callable[[str], bool]] = {
     "pickle": lambda file: file == "jobs/spread.py",  # between this project's own Ray workers

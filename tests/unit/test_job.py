@@ -1,10 +1,13 @@
 """A job on a job server: what is sent to it. tests/e2e/test_ray_job.py does so to a real one."""
 
+import errno
+import io
 import logging
 import os
 import socket
 import subprocess
 import time
+from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -248,3 +251,15 @@ def test_what_a_night_on_the_store_has_left_at_work_is_stopped_and_nothing_else(
     server.leave("by hand", JobStatus.RUNNING, {})
     metadata_of("s3://shop/store", "--run_date", "2026-11-22")
     assert server.stopped == ["last night", "to be"]
+
+
+def test_a_job_is_read_on_where_its_lines_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.write", full)
+    last: deque[str] = deque(maxlen=2)
+    module._pass_on(io.StringIO("one\ntwo\nthree\n"), last)
+    assert list(last) == ["two\n", "three\n"]
