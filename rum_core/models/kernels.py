@@ -31,8 +31,7 @@ def one_thread() -> Iterator[None]:
     """Torch and this thread's kernels take one thread meanwhile.
 
     Ranking goes from the one's kernels to the other's and back, and threads of the one that still
-    wait for work hold the cores that the other's need: two took three times the CPU time of one,
-    and longer.
+    wait for work hold the cores that the other's need: two took twice the time of one.
     """
     before = get_num_threads(), torch.get_num_threads()
     use_threads(1)

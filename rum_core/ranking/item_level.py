@@ -15,7 +15,6 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from rum_core.ranking import item_level_kernels as kernels
 from rum_core.ranking.bags import Bags
@@ -225,7 +224,7 @@ def _first_pass(memories: Sequence[_Memory], most: int) -> list[Kept]:
     scores, items = empty_heaps(len(memories), len(block), most)
     held = np.flatnonzero(np.bincount(memory.slots, minlength=len(m.q)))
     row = (np.cumsum(np.bincount(held, minlength=len(m.q))) - 1)[memory.slots]
-    q_held = torch.from_numpy(m.q[held])  # (R, D)
+    q_held = m.q[held]  # (R, D)
     tiles = None
     if m.counted:
         tiles = m.counted.tiles(held, row, memory.offsets, block.candidates)
@@ -244,10 +243,9 @@ def _first_pass(memories: Sequence[_Memory], most: int) -> list[Kept]:
     for start in range(0, len(candidates), TILE):
         tile = candidates[start : start + TILE]
         q = np.ascontiguousarray(m.q[tile].T)  # (D, T)
-        q_tile, met_tile = torch.from_numpy(q), torch.from_numpy(met[:, : len(tile)])
         for first in range(0, len(held), MET):
             rows = slice(first, first + MET)
-            torch.mm(q_held[rows], q_tile, out=met_tile[rows])
+            np.matmul(q_held[rows], q, out=met[rows, : len(tile)])
         low = kernels.fill(met[:, : len(tile)], np.float32(m.beta), exps)
         table = exps.reshape(len(held), -1)
         bias = m.bias[tile].astype(np.float32)
