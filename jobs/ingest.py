@@ -54,7 +54,7 @@ def ingest(settings: Settings, store: Store) -> None:
     if not files and not before.files:
         raise IngestError(f"{settings.source.path} holds no file; check source.path")
     found = _with_checksums(fs, files, before)
-    twins = packed_twins(fs, files, before.files)
+    twins = packed_twins(fs, found, before.files, before.sums)
     news = find_news(before, found, settings.source.changed, twins)
     for name in news.lost:
         log.warning(
@@ -62,7 +62,7 @@ def ingest(settings: Settings, store: Store) -> None:
             name,
             f"{before.files[name]['rows_kept']:,}",
         )
-    known = seen_again(before, found)
+    known = seen_again(before, found, news)
     store.mark()
     with ray_at_need():
         ledger, said = _add(settings, store, fs, before, known, news)

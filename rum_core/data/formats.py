@@ -29,7 +29,7 @@ PARQUET_ROWS = 131_072
 PARQUET_BYTES = 64 << 20  # of text in a block: a small file may stand for much more
 TEXT = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 VALUE_BYTES = 1 << 20  # longest text of parquet
-_LONG = re.compile(rb"\d{20}")  # what may be an integer of more than 64 bits
+_LONG = re.compile(rb"\d{20}|-\d{19}")  # what may be an integer of more than 64 bits
 ID_CHARACTERS = 100  # of a customer of the rum format that are kept: one more makes it no integer
 
 
@@ -116,10 +116,11 @@ def _jsonl(
 
 
 def _json(text: bytes) -> Any:
-    """What a line holds, None where it is no JSON. orjson makes a float of an integer of more than
-    64 bits, and so one customer of several."""
+    """What a line holds, None where it is no JSON. orjson, which knows best what is, makes a float
+    of an integer of more than 64 bits, and so one customer of several."""
     try:
-        return json.loads(text) if _LONG.search(text) else orjson.loads(text)
+        row = orjson.loads(text)
+        return json.loads(text) if _LONG.search(text) else row
     except (ValueError, RecursionError):
         return None
 
@@ -139,7 +140,11 @@ def _json_text(value: Any) -> str | None:
         return str(value)
     try:
         return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:  # nested deeper than it writes
+    except orjson.JSONEncodeError:  # nested deeper than it writes, or an integer inside is longer
+        pass
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
         return None
 
 

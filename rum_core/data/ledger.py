@@ -11,12 +11,13 @@ from typing import Any
 
 from rum_core.data.blocks import columns_of
 from rum_core.data.plan import Plan
-from rum_core.data.sources import IngestError, SourceFile
+from rum_core.data.sources import IngestError, SourceFile, is_packed
 from rum_core.settings import Source
 from rum_core.store.layout import Store, StoreError, fingerprint
 
 TABLES = INTERACTIONS, REJECTED = "interactions", "rejected"
 LEDGER = f"{INTERACTIONS}/_ingest.json"
+TWIN = "twin"  # of a file, the checksum of the one that is it packed, or unpacked
 ROWS = ("rows_read", "rows_kept", "rows_bad", "rows_rule")
 
 
@@ -73,6 +74,13 @@ class Ledger:
     def rows(self) -> int:
         """Purchases that count."""
         return sum(file["rows_kept"] for file in self.files.values())
+
+    @property
+    def sums(self) -> set[str]:
+        """Checksums of all that is known, packed or not."""
+        return {
+            entry[key] for entry in self.files.values() for key in ("sha256", TWIN) if key in entry
+        }
 
     def content(self) -> str:
         """Ten hex digits that stand for the purchases that count."""
@@ -132,8 +140,6 @@ def find_news(
     """
     twins = twins or {}
     news = News([], [], [], [], [])
-    held_before = {entry["sha256"] for entry in ledger.files.values()}
-    here = {checksum for _, checksum in files}
     for file, checksum in files:
         entry = ledger.files.get(file.name)
         if entry and entry["sha256"] == checksum:
@@ -145,10 +151,9 @@ def find_news(
             )
         elif entry:
             news.replaced.append(file.name)
-            if checksum in held_before and entry["sha256"] not in here and entry["rows_kept"]:
-                news.lost.append(file.name)
     standing = without(ledger, news.replaced)  # a rotated log's old lines are found under new names
     taken = {entry["sha256"]: name for name, entry in standing.filled.items()}
+    taken |= {e[TWIN]: name for name, e in standing.filled.items() if TWIN in e}
     taken |= {twins[name]: name for name in standing.filled if name in twins}
     empty = {entry["sha256"] for entry in ledger.files.values() if not entry["rows_read"]}
     for file, checksum in files:
@@ -161,6 +166,13 @@ def find_news(
             news.new.append((file, checksum))
             if checksum not in empty:
                 taken[checksum] = taken[held] = file.name
+    here = {checksum for _, checksum in files} | set(twins.values())
+    was = {entry["sha256"] for entry in ledger.files.values()}
+    if not any(is_packed(file.name) for file, _ in news.new):  # it may hold what seems lost
+        for file, checksum in files:
+            entry = ledger.files[file.name] if file.name in news.replaced else None
+            if entry and entry["rows_kept"] and checksum in was and entry["sha256"] not in here:
+                news.lost.append(file.name)
     return news
 
 
@@ -170,10 +182,13 @@ def without(ledger: Ledger, names: list[str]) -> Ledger:
     return replace(ledger, files=files)
 
 
-def seen_again(ledger: Ledger, files: list[tuple[SourceFile, str]]) -> Ledger:
+def seen_again(ledger: Ledger, files: list[tuple[SourceFile, str]], news: News) -> Ledger:
     """The list with the times that files of known content bear now, so that the next night need not
-    read them to know them."""
-    entries = dict(ledger.files)
+    read them to know them; nor unpack those that repeat one in another form."""
+    entries, sums = dict(ledger.files), {file.name: checksum for file, checksum in files}
+    for repeat, name in news.repeats:
+        if name in entries and sums[repeat] != entries[name]["sha256"]:
+            entries[name] = {**entries[name], TWIN: sums[repeat]}
     for file, checksum in files:
         entry = entries.get(file.name)
         if entry and entry["sha256"] == checksum:

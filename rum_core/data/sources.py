@@ -104,17 +104,27 @@ def sha256(fs: pafs.FileSystem, file: SourceFile) -> str:
         return _digest(stream)
 
 
+def is_packed(name: str) -> bool:
+    """Whether a file of this name is compressed."""
+    return name.lower().endswith(tuple(_COMPRESSED))
+
+
 def packed_twins(
-    fs: pafs.FileSystem, files: list[SourceFile], known: Collection[str]
+    fs: pafs.FileSystem,
+    files: list[tuple[SourceFile, str]],
+    names: Collection[str],
+    sums: Collection[str],
 ) -> dict[str, str]:
-    """By name the checksum of what a compressed file holds, where there is, or was among the
-    `known`, one of its name without the ending, and not both are known: one may be the other."""
-    names = {file.name for file in files} | set(known)
+    """By name the checksum of what a compressed file holds, where one of its name without the
+    ending is there too, or was (`names`), and the `sums` do not know the contents of both: one may
+    be the other."""
+    there = {file.name: checksum for file, checksum in files}
     twins = {}
-    for file in files:
-        plain, _, ending = file.name.rpartition(".")
-        is_packed = f".{ending.lower()}" in _COMPRESSED and plain in names
-        if is_packed and not (file.name in known and plain in known):
+    for file, checksum in files:
+        plain = file.name.rpartition(".")[0]
+        if not is_packed(file.name) or not (plain in there or plain in names):
+            continue
+        if checksum not in sums or (plain in there and there[plain] not in sums):
             with telling(file), open_bytes(fs, file) as stream:
                 twins[file.name] = _digest(stream)
     return twins

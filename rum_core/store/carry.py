@@ -72,12 +72,12 @@ def carry(store: Store, former: Former, piece: range, stale: pa.Array | None, ta
     rows = 0
     store.make_parent(file)
     with store.telling(former.file, "carry over"):
-        footer = pq.read_metadata(store.full(former.file), filesystem=store.fs).schema
-        plain = footer.to_arrow_schema().remove_metadata()
-        leaves = [footer.column(number) for number in range(len(footer))]
+        footer = pq.read_metadata(store.full(former.file), filesystem=store.fs)
+        plain = footer.schema.to_arrow_schema().remove_metadata()
+        leaves = [footer.schema.column(number) for number in range(len(footer.schema))]
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
         source = pq.ParquetFile(  # texts stay numbers of a dictionary: a third of the work
-            store.full(former.file), filesystem=store.fs, read_dictionary=texts
+            store.full(former.file), metadata=footer, filesystem=store.fs, read_dictionary=texts
         )
         with pq.ParquetWriter(
             store.full(file), plain, filesystem=store.fs, compression="lz4"

@@ -1,6 +1,5 @@
 """jobs/ingest.py from files to histories: formats, nights, rules, order and counts."""
 
-import gzip
 import hashlib
 import json
 import os
@@ -348,26 +347,34 @@ def test_a_repeated_file_counts_once(shop: Shop) -> None:
     assert shop.record()["files_repeated"] == 2
 
 
-def test_a_file_that_is_packed_counts_once(shop: Shop) -> None:
-    def pack(name: str, text: str) -> None:
-        (shop.log / name).write_bytes(gzip.compress(text.encode()))
-
+def test_a_file_that_is_packed_counts_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.write("1.csv", csv(PURCHASES[:10]))
     shop.write("2.csv", csv(PURCHASES[10:15]))
-    pack("2.csv.gz", csv(PURCHASES[10:15]))  # beside it
-    pack("3.csv.gz", csv(PURCHASES[15:]))
+    shop.write("2.csv.gz", csv(PURCHASES[10:15]))  # beside it
+    shop.write("3.csv.gz", csv(PURCHASES[15:]))
     assert shop.night() == 0
     assert shop.record()["files_repeated"] == 1
     assert shop.histories() == expected(PURCHASES)
-    pack("1.csv.gz", csv(PURCHASES[:10]))  # in its place
+    shop.write("1.csv.gz", csv(PURCHASES[:10]))  # in its place
     (shop.log / "1.csv").unlink()
     shop.write("3.csv", csv(PURCHASES[15:]))  # unpacked
     assert shop.night() == 0
     assert shop.record()["files_repeated"] == 3
     assert shop.histories() == expected(PURCHASES)
-    pack("1.csv.gz", csv([("u", "i", T0)]))  # another file of that name
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "rum_core.data.sources.open_bytes", None
+        )  # what is known is not unpacked again
+        assert shop.night() == 0
+    shop.write("4.csv.zst", csv([("u", "i", T0)]))
+    shop.write("2.csv.gz", csv([("u", "i", T0 + 1)]))  # another file of that name
     assert shop.night() == 0
-    assert shop.histories() == expected([*PURCHASES, ("u", "i", T0)])
+    taken = [*PURCHASES, ("u", "i", T0), ("u", "i", T0 + 1)]
+    assert shop.histories() == expected(taken)
+    shop.write("2.csv.gz", csv(PURCHASES[10:15]))  # and packed after all
+    shop.write("4.csv", csv([("u", "i", T0)]))
+    assert shop.night("--source.changed", "replace") == 0
+    assert shop.histories() == expected(taken[:-1])
 
 
 def test_a_rotated_log_loses_nothing(shop: Shop) -> None:
@@ -397,6 +404,21 @@ def test_a_rotated_log_that_drops_its_oldest_file_is_told(
         ]
         said = "log.3 now holds what another file held, and no file what it held: 4 purchases less"
         assert told == ([said] if newest > 2 else [])
+
+
+def test_a_rotated_log_that_packs_what_it_moves_loses_nothing(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As logrotate's delaycompress does."""
+    days = [PURCHASES[n : n + 4] for n in range(0, 20, 4)]
+    for newest in range(1, len(days)):
+        for back in range(newest + 1):
+            name = f"log.{back + 1}" + (".gz" if back > 1 else "")
+            shop.write(name, csv(days[newest - back]))
+        assert shop.night("--source.changed", "replace", day=f"2024-01-1{newest}") == 0
+        taken = [row for day in days[: newest + 1] for row in day]
+        assert shop.histories(f"2024-01-1{newest}") == expected(taken)
+    assert "purchases less" not in caplog.text
 
 
 def test_a_changed_file_that_now_repeats_another_counts_once(shop: Shop) -> None:

@@ -127,6 +127,7 @@ def test_few_users_are_done_here(
             with pytest.raises(StartedError):
                 work.over_users(*asked, device=device)
         else:
+            torch.set_num_threads(2)
             threads = torch.get_num_threads(), numba.get_num_threads()
             made = work.over_users(*asked, device=device)
             assert pa.concat_tables(made).equals(part)

@@ -48,15 +48,26 @@ def test_json_lines(tmp_path, monkeypatch, text_bytes):
         (["1.5", "true", "[1,2]"], ["1.5", "true", "[1,2]"]),
         (["null", "null", "null"], [None, None, None]),
         (["18446744073709551615", "1", "2"], ["18446744073709551615", "1", "2"]),
-        (["[" * 300 + "]" * 300, "1", "2"], [None, "1", "2"]),
+        (["[" * 300 + "]" * 300, "1", "2"], ["[" * 300 + "]" * 300, "1", "2"]),
+        (["[" * 1022 + "]" * 1022, "1", "2"], [None, "1", "2"]),
         (["147573952589676412927", "147573952589676412926"],) * 2,
         (["-18446744073709551617", "1"], ["-18446744073709551617", "1"]),
+        (["-9223372036854775809", "1"], ["-9223372036854775809", "1"]),
+        (['[18446744073709551616,"\u00fc"]', "1"], ['[18446744073709551616,"\u00fc"]', "1"]),
     ],
 )
 def test_json_values_keep_their_type(tmp_path, values, found):
     (tmp_path / "a").write_text("".join(f'{{"u":{v},"i":1,"t":1}}\n' for v in values))
     rows, _ = read(tmp_path / "a", format="jsonl", **NAMED)
     assert [user for _, user, _, _ in rows] == found
+
+
+@pytest.mark.parametrize("value", ['"\\ud800"', "NaN"])
+def test_a_long_number_makes_no_json_of_a_line_that_is_none(tmp_path, value):
+    (tmp_path / "a").write_text(f'{{"u":{value},"i":{10**20},"t":1}}\n{{"u":1,"i":1,"t":1}}\n')
+    rows, bad = read(tmp_path / "a", format="jsonl", **NAMED)
+    assert [line for line, *_ in rows] == [2]
+    assert [line for line, _ in bad] == [1]
 
 
 def test_parquet_reads_only_what_is_used_under_any_name(tmp_path):

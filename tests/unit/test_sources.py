@@ -113,3 +113,8 @@ def test_text_is_what_python_decodes_and_its_last_line_ends(data, chunk, size):
         parts = list(iter(lambda: stream.read(size), b""))
     assert all(len(part) == size for part in parts[:-1])
     assert b"".join(parts) == wanted + (b"" if wanted.endswith(b"\n") or not wanted else b"\n")
+
+
+def test_a_log_that_is_not_given_is_asked_for():
+    with pytest.raises(IngestError, match=r"^no purchase log is given; set source\.path"):
+        find_files("")
