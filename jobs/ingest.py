@@ -69,8 +69,9 @@ def ingest(settings: Settings, store: Store) -> None:
         manifest = make_snapshot(settings, store, known, ledger)
     filled = ledger.filled
     repeats = [(name, twin) for name, twin in news.repeats if twin in filled]
-    for name, twin in repeats:
-        log.warning("%s repeats %s and is left out", name, twin)
+    if repeats:
+        others = f", as are others ({len(repeats) - 1:,})" if repeats[1:] else ""
+        log.warning("%s repeats %s and is left out%s", *repeats[0], others)
     books = balance(store, ledger, manifest)
     newest = None
     if columns_of(settings.source).order is None:

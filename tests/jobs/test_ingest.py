@@ -336,13 +336,20 @@ def test_a_store_that_does_not_know_its_files_without_a_line_learns_of_them(shop
     assert shop.record()["files_known"] == 3
 
 
-def test_a_repeated_file_counts_once(shop: Shop) -> None:
+def test_a_repeated_file_counts_once(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     shop.write("1.csv", csv(PURCHASES))
     shop.write("copy.csv", csv(PURCHASES))
     assert shop.night() == 0
     assert shop.record()["files_repeated"] == 1
+    assert [r.message for r in caplog.records if "left out" in r.message] == [
+        "copy.csv repeats 1.csv and is left out"
+    ]
     shop.write("another copy.csv", csv(PURCHASES))
+    caplog.clear()
     assert shop.night() == 0
+    assert [r.message for r in caplog.records if "left out" in r.message] == [
+        "another copy.csv repeats 1.csv and is left out, as are others (1)"
+    ]
     assert shop.histories() == expected(PURCHASES)
     assert shop.record()["files_repeated"] == 2
 
