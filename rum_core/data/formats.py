@@ -136,11 +136,9 @@ def _json_column(values: list[Any]) -> pa.Array:
 def _json_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    if type(value) is int:
-        return str(value)
     try:
         return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:  # nested deeper than it writes, or an integer inside is longer
+    except orjson.JSONEncodeError:  # nested deeper than it writes, or an integer is longer
         pass
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -6,6 +6,7 @@ its checksum. Each batch names its parquet parts, of interactions and of rejecte
 checksums and rows.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -166,14 +167,22 @@ def find_news(
             news.new.append((file, checksum))
             if checksum not in empty:
                 taken[checksum] = taken[held] = file.name
-    here = {checksum for _, checksum in files} | set(twins.values())
-    was = {entry["sha256"] for entry in ledger.files.values()}
     if not any(is_packed(file.name) for file, _ in news.new):  # it may hold what seems lost
-        for file, checksum in files:
-            entry = ledger.files[file.name] if file.name in news.replaced else None
-            if entry and entry["rows_kept"] and checksum in was and entry["sha256"] not in here:
-                news.lost.append(file.name)
+        now = {file.name: checksum for file, checksum in files}
+        news.lost.extend(_lost(ledger, news.replaced, now, {*now.values(), *twins.values()}))
     return news
+
+
+def _lost(
+    ledger: Ledger, replaced: list[str], now: dict[str, str], here: set[str]
+) -> Iterator[str]:
+    """Of the files that were replaced those that hold `now` what another held, as where a log is
+    rotated, while their own former lines, if they had any, are nowhere `here`."""
+    was = {entry["sha256"] for entry in ledger.files.values()}
+    for name in replaced:
+        entry = ledger.files[name]
+        if entry["rows_kept"] and entry["sha256"] not in here and now[name] in was:
+            yield name
 
 
 def without(ledger: Ledger, names: list[str]) -> Ledger:

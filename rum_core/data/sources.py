@@ -106,7 +106,12 @@ def sha256(fs: pafs.FileSystem, file: SourceFile) -> str:
 
 def is_packed(name: str) -> bool:
     """Whether a file of this name is compressed."""
-    return name.lower().endswith(tuple(_COMPRESSED))
+    return _codec(name) is not None
+
+
+def _codec(name: str) -> str | None:
+    name = name.lower()
+    return next((codec for suffix, codec in _COMPRESSED.items() if name.endswith(suffix)), None)
 
 
 def packed_twins(
@@ -199,9 +204,7 @@ def open_text(fs: pafs.FileSystem, file: SourceFile) -> Utf8:
 
 def open_bytes(fs: pafs.FileSystem, file: SourceFile) -> pa.NativeFile:
     """What a file holds, decompressed; .gz and .zst are told by the name."""
-    name = file.path.lower()
-    codec = next((codec for suffix, codec in _COMPRESSED.items() if name.endswith(suffix)), None)
-    return fs.open_input_stream(file.path, compression=codec)
+    return fs.open_input_stream(file.path, compression=_codec(file.path))
 
 
 def is_utf8(fs: pafs.FileSystem, file: SourceFile) -> bool:

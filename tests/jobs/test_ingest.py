@@ -368,10 +368,8 @@ def test_a_file_that_is_packed_counts_once(shop: Shop, monkeypatch: pytest.Monke
     assert shop.night() == 0
     assert shop.record()["files_repeated"] == 3
     assert shop.histories() == expected(PURCHASES)
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            "rum_core.data.sources.open_bytes", None
-        )  # what is known is not unpacked again
+    with monkeypatch.context() as patch:  # what is known is not unpacked again
+        patch.setattr("rum_core.data.sources.open_bytes", None)
         assert shop.night() == 0
     shop.write("4.csv.zst", csv([("u", "i", T0)]))
     shop.write("2.csv.gz", csv([("u", "i", T0 + 1)]))  # another file of that name

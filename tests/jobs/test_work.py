@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from threading import Timer
@@ -100,7 +101,15 @@ def test_ray_starts_with_the_first_work_that_is_worth_it() -> None:
             work.over_work(lambda n: n, [{"n": n} for n in range(3)], seconds=4)
 
 
-@pytest.mark.usefixtures("starting")
+@pytest.fixture
+def several_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("starting", "several_threads")
 @pytest.mark.parametrize(
     ("users", "workers", "items", "device", "starts"),
     [
@@ -127,7 +136,6 @@ def test_few_users_are_done_here(
             with pytest.raises(StartedError):
                 work.over_users(*asked, device=device)
         else:
-            torch.set_num_threads(2)
             threads = torch.get_num_threads(), numba.get_num_threads()
             made = work.over_users(*asked, device=device)
             assert pa.concat_tables(made).equals(part)
