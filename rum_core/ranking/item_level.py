@@ -22,6 +22,7 @@ from rum_core.ranking.bfloat16 import RoundedProducts, lost, product_error
 from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons, rows_of
 from rum_core.ranking.counted import NO_ROWS, Counted
+from rum_core.ranking.item_level_counted import decided
 from rum_core.ranking.select import (
     LARGEST,
     MARGIN,
@@ -92,7 +93,7 @@ class ItemLevel:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Items (U, N), scores (U, N), the purchases (U, N, B) with the most attention, and it."""
         memory = _Memory(self, block)
-        items, scores = exact_top(memory, block, self.tie_rank, top_n)
+        items, scores = memory.top(top_n)
         return items, scores, *memory.because(items, scores, because)
 
 
@@ -130,6 +131,19 @@ class _Memory:
         self.tables = (self.slots, self.offsets, self.p64, model.q64, model.alpha, model.beta)
         c = model.counted
         self.transitions = (c.rows, c.decay, c.mixture) if c else (NO_ROWS, 0.0, (0.0, 0.0))
+
+    def top(self, top_n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Lists (U, N) and their scores (U, N), as `exact_top` gives them."""
+        m, block = self.model, self.block
+        if m.counted is None or m.card is not None:
+            return exact_top(self, block, m.tie_rank, top_n)
+        of_items = (m.norms, m.bias, block, m.tie_rank)
+        items, scores, sure = decided(m.counted, self.tables, *of_items, top_n)
+        left = np.flatnonzero(~sure)
+        if len(left):
+            rest = exact_top(self.take(left), block.take(left), m.tie_rank, top_n)
+            items[left], scores[left] = rest
+        return items, scores
 
     def keep(self, most: int) -> Kept:
         if self.kept is not None and self.kept[0].shape[1] == most:

@@ -14,7 +14,7 @@ from rum_core.ranking.bfloat16 import UNIT, long, short
 from rum_core.ranking.counted import counted_sum
 from rum_core.ranking.select import LARGEST, contains, replace_least
 
-LANES = 16  # slots of a memory that are met at once in float64
+LANES = 8  # slots of a memory that are met at once in float64
 AT_ONCE = 64  # users that one thread takes
 LOWEST = 1e-26  # below it a sum of exps has lost terms: the pair is scored in float64
 # a READ, above the least product of its tile, is a quotient of two sums of bfloat16 numbers that
@@ -186,21 +186,18 @@ def exact(
     for n in prange(len(users)):
         u = users[n]
         mine = slots[offsets[u] : offsets[u + 1]]
-        held = _gather(q, mine)
+        held = gather(q, mine)
+        held[:, len(mine)] = p[u]
         w = np.empty(held.shape[1])
         for c in range(items.shape[1]):
             i = items[n, c]
             if i >= 0:
-                base = 0.0
-                for d in range(q.shape[1]):
-                    base += p[u, d] * q[i, d]
-                meet(q[i], held, w)
-                learned = base + alpha * attend(w[: len(mine)], beta) + bias[i]
+                score = learned(q[i], held, len(mine), alpha, beta, w) + bias[i]
                 counted = 0.0
                 if len(rows[0]):
                     followed = counted_sum(mine, rows, decay, i)
                     counted = mixture[0] * np.log1p(mixture[1] * followed)
-                scores[n, c] = learned + counted
+                scores[n, c] = score + counted
     return scores
 
 
@@ -216,12 +213,12 @@ def parts(items: Any, memory: Any, rows: Any, decay: float, mixture: Any) -> Any
         place[items[c]] = c
     for u in prange(len(offsets) - 1):
         mine = slots[offsets[u] : offsets[u + 1]]
-        held = _gather(q, mine)
+        held = gather(q, mine)
+        held[:, len(mine)] = p[u]
         w = np.empty(held.shape[1])
         for c in range(len(items)):
-            for d in range(q.shape[1]):
-                base[u, c] += p[u, d] * q[items[c], d]
             meet(q[items[c]], held, w)
+            base[u, c] = w[len(mine)]
             read[u, c] = attend(w[: len(mine)], beta)
         weight = 1.0
         for k in range(len(mine) - 1 if len(indptr) else -1, -1, -1):
@@ -236,10 +233,19 @@ def parts(items: Any, memory: Any, rows: Any, decay: float, mixture: Any) -> Any
 
 
 @njit(cache=True)
-def _gather(q: Any, slots: Any) -> Any:
+def learned(q: Any, held: Any, slots: int, alpha: float, beta: float, w: Any) -> Any:
+    """p* . q + alpha READ of an item's q (D,), for what `gather` gives of so many slots with p*
+    after them."""
+    meet(q, held, w)
+    base = w[slots]
+    return base + alpha * attend(w[:slots], beta)
+
+
+@njit(cache=True)
+def gather(q: Any, slots: Any) -> Any:
     """A user's memory as (D, slots), so that sums over d run side by side for all slots, with zeros
-    up to as many as the compiler takes at once."""
-    memory = np.zeros((q.shape[1], -(-len(slots) // LANES) * LANES))
+    after them: a column for p*, and up to as many as the compiler takes at once."""
+    memory = np.zeros((q.shape[1], -(-(len(slots) + 1) // LANES) * LANES))
     for s in range(len(slots)):
         for d in range(q.shape[1]):
             memory[d, s] = q[slots[s], d]
@@ -248,7 +254,7 @@ def _gather(q: Any, slots: Any) -> Any:
 
 @njit(cache=True)
 def meet(q: Any, held: Any, w: Any) -> None:
-    """w_k = q . q_k of an item's q (D,) and what `_gather` gives."""
+    """w_k = q . q_k of an item's q (D,) and what `gather` gives, each sum in the order of d."""
     w[:] = 0.0
     for d in range(len(q)):
         for s in range(len(w)):
@@ -261,7 +267,7 @@ def attention(z: Any, items: Any, q: Any, memory: Any, beta: float) -> None:
     slots, offsets = memory
     for u in prange(items.shape[0]):
         mine = slots[offsets[u] : offsets[u + 1]]
-        held = _gather(q, mine)
+        held = gather(q, mine)
         w = np.empty(held.shape[1])
         for n in range(items.shape[1]):
             meet(q[items[u, n]], held, w)
