@@ -47,7 +47,13 @@ def as_tensors(
     i, j, weights = i[order], j[order], weights[order]
     indptr = np.searchsorted(i, np.arange(len(catalog) + 1))
     kept = (np.arange(len(i)) - indptr[i] < neighbours) & (weights != 0)
-    i, j, weights = i[kept], j[kept], weights[kept]
+    return as_sorted_tensors(i[kept], j[kept], weights[kept], catalog)
+
+
+def as_sorted_tensors(
+    i: np.ndarray, j: np.ndarray, weights: np.ndarray, catalog: Catalog
+) -> Tensors:
+    """`as_tensors` of weights that are in its order, none of them 0 and no row too long."""
     share = catalog.purchases / max(1, catalog.purchases.sum())
     return {
         "indptr": np.searchsorted(i, np.arange(len(catalog) + 1)).astype(np.int64),

@@ -13,7 +13,7 @@ from numba import njit, prange
 
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
-from rum_core.models.item_weights import Tensors, as_tensors, by_item
+from rum_core.models.item_weights import Tensors, as_sorted_tensors, by_item
 from rum_core.settings import Model, Settings
 
 RUN = 1024  # items that a thread takes at a time
@@ -33,8 +33,8 @@ def weights_of(histories: Histories, catalog: Catalog, model: Model) -> Tensors:
         model.gap_decay ** np.arange(model.gap),
         (model.backward, model.from_power, model.to_power),
     )
-    kept = i >= 0
-    return as_tensors(i[kept], j[kept], weights[kept], catalog, model.neighbours)
+    kept = weights > 0
+    return as_sorted_tensors(i[kept], j[kept], weights[kept], catalog)
 
 
 def tensors_of(histories: Histories, catalog: Catalog, model: Model) -> Tensors:
@@ -57,14 +57,14 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
 def _rows(
     items: Any, offsets: Any, places: Any, room: Any, tie_rank: Any, decay: Any, powers: Any
 ) -> Any:
-    """Row, item and weight (room[-1],) of the largest weights of each row; -1 where there are no
-    more. places: where each item was bought, and where the next item's begin."""
+    """Row, item and weight (room[-1],) of the largest weights of each row, the largest first, equal
+    ones by the tie rank; weight 0 where there are no more. places: where each item was bought, and
+    where the next item's begin."""
     bought_at, first_place = places
     backward, from_power, to_power = powers
     size = len(first_place) - 1
-    row = np.full(room[-1], -1, np.int32)
-    found = np.empty(room[-1], np.int32)
-    weights = np.empty(room[-1])
+    row, found = np.empty((2, room[-1]), np.int32)
+    weights = np.zeros(room[-1])
     for run in prange((size + RUN - 1) // RUN):
         sums = np.zeros(size)
         touched = np.empty(size, np.int32)

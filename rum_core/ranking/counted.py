@@ -18,7 +18,7 @@ from rum_core.ranking.bias import boost_of
 from rum_core.ranking.select import LARGEST, ROUNDING, value_of
 from rum_core.store.checkpoint import SavedModel
 
-NO_ROWS = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0))
+NO_ROWS = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 
 class Counted:
@@ -27,7 +27,7 @@ class Counted:
     def __init__(self, model: SavedModel) -> None:
         names = ("indptr", "indices", "weights")
         indptr, indices, weights = by_item({n: model.tensors[f"transitions.{n}"] for n in names})
-        self.rows = (indptr, indices, weights.astype(np.float64))
+        self.rows = (indptr, indices, weights.astype(np.float32))
         w, c = model.tensors["mixture"]
         self.mixture = (float(w), float(c))
         self.decay = float(model.config["decay"])

@@ -22,7 +22,7 @@ from rum_core.ranking.bfloat16 import RoundedProducts, lost, product_error
 from rum_core.ranking.bias import item_bias
 from rum_core.ranking.block import Block, no_reasons, rows_of
 from rum_core.ranking.counted import NO_ROWS, Counted
-from rum_core.ranking.item_level_counted import decided
+from rum_core.ranking.item_level_counted import of_counts
 from rum_core.ranking.select import (
     LARGEST,
     MARGIN,
@@ -93,7 +93,7 @@ class ItemLevel:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Items (U, N), scores (U, N), the purchases (U, N, B) with the most attention, and it."""
         memory = _Memory(self, block)
-        items, scores = memory.top(top_n)
+        items, scores = memory.completed(*memory.decided(top_n))
         return items, scores, *memory.because(items, scores, because)
 
 
@@ -103,9 +103,13 @@ def items_by_weight(
     """Items (U, N) of the lists by each weight w of what is counted, in little more time than
     those by one."""
     memories = [_Memory(model.weighing(weight), block) for weight in weights]
-    for memory, kept in zip(memories, _first_pass(memories, top_n + MARGIN), strict=True):
-        memory.kept = kept
-    return [exact_top(memory, block, model.tie_rank, top_n)[0] for memory in memories]
+    of_counts = [memory.decided(top_n) for memory in memories]
+    pairs = list(zip(memories, of_counts, strict=True))
+    open_ = [memory for memory, (*_, sure) in pairs if not sure.any()]
+    if open_:
+        for memory, kept in zip(open_, _first_pass(open_, top_n + MARGIN), strict=True):
+            memory.kept = kept
+    return [memory.completed(*lists)[0] for memory, lists in pairs]
 
 
 def because_of(
@@ -132,16 +136,22 @@ class _Memory:
         c = model.counted
         self.transitions = (c.rows, c.decay, c.mixture) if c else (NO_ROWS, 0.0, (0.0, 0.0))
 
-    def top(self, top_n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Lists (U, N) and their scores (U, N), as `exact_top` gives them."""
-        m, block = self.model, self.block
-        if m.counted is None or m.card is not None:
-            return exact_top(self, block, m.tie_rank, top_n)
-        of_items = (m.norms, m.bias, block, m.tie_rank)
-        items, scores, sure = decided(m.counted, self.tables, *of_items, top_n)
-        left = np.flatnonzero(~sure)
+    def decided(self, top_n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lists (U, N), their scores (U, N), and whose (U,) bool are decided by counts alone."""
+        m = self.model
+        of_items = (m.norms, m.bias, self.block, m.tie_rank)
+        counted = None if m.card else m.counted
+        return of_counts(counted, self.tables, *of_items, top_n)
+
+    def completed(
+        self, items: np.ndarray, scores: np.ndarray, sure: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Lists and scores as `exact_top` gives them, of what `decided` gave."""
+        ties, top_n, left = self.model.tie_rank, items.shape[1], np.flatnonzero(~sure)
+        if len(left) == len(self.block):
+            return exact_top(self, self.block, ties, top_n)
         if len(left):
-            rest = exact_top(self.take(left), block.take(left), m.tie_rank, top_n)
+            rest = exact_top(self.take(left), self.block.take(left), ties, top_n)
             items[left], scores[left] = rest
         return items, scores
 

@@ -25,8 +25,8 @@ ASKED = 64  # users of whom half must be decided, for the others to be asked as 
 AT_ONCE = 1024  # users that one thread takes
 
 
-def decided(
-    counted: Counted,
+def of_counts(
+    counted: Counted | None,
     memory: tuple[Any, ...],
     norms: np.ndarray,
     bias: np.ndarray,
@@ -37,12 +37,15 @@ def decided(
     """Lists (U, N) int32, their scores (U, N) float32, and whose (U,) bool are decided: those of
     the others hold nothing to go by.
 
-    memory: slots, offsets, p* and q in float64, alpha, beta; norms, bias: |q_i| and b_i (I,).
+    counted: None where nothing is; memory: slots, offsets, p* and q in float64, alpha, beta;
+    norms, bias: |q_i| and b_i (I,).
     """
     users = len(block)
     items = np.full((users, top_n), -1, np.int32)
     scores = np.full((users, top_n), -np.inf, np.float32)
     sure = np.zeros(users, dtype=bool)
+    if counted is None:
+        return items, scores, sure
     w, c = counted.mixture
     if w <= 0 or c <= 0 or counted.rows[2].min(initial=np.inf) < 0:
         return items, scores, sure
@@ -57,6 +60,7 @@ def decided(
     for some in (asked, others):
         _decide(some, memory, *counts, tables, seen, most, items, scores, sure)
         if 2 * sure[asked].sum() < len(asked):
+            sure[:] = False
             break
     return items, scores, sure
 

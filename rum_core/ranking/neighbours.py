@@ -97,9 +97,11 @@ def _rank(
                 weight *= decay
             start, stop = barred_offsets[u], barred_offsets[u + 1]
             for n in range(count):
-                j = which[n]
-                if allowed[j] and not contains(barred, start, stop, j):
-                    insert(items[u], scores[u], j, np.float32(sums[j]), tie_rank)
+                j, score = which[n], np.float32(sums[which[n]])
+                if score < scores[u, top_n - 1] or not allowed[j]:
+                    continue
+                if not contains(barred, start, stop, j):
+                    insert(items[u], scores[u], j, score, tie_rank)
             free = 0
             for j in order:  # the untouched, best first
                 if free == top_n:

@@ -32,7 +32,7 @@ def decided(model: SavedModel, block: Block, top_n: int) -> Decided:
     assert scorer.counted is not None
     tables = item_level._Memory(scorer, block).tables
     of_items = (scorer.norms, scorer.bias, block, scorer.tie_rank)
-    return item_level_counted.decided(scorer.counted, tables, *of_items, top_n)
+    return item_level_counted.of_counts(scorer.counted, tables, *of_items, top_n)
 
 
 def a_block(
