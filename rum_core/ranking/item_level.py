@@ -32,6 +32,7 @@ from rum_core.ranking.select import (
     Kept,
     empty_heaps,
     exact_top,
+    keep_products,
     nothing_kept,
 )
 from rum_core.store.checkpoint import SavedModel
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 BLOCK = 262_144  # users at once
 HELD = 2**19  # R at most: some kilobytes each
 TILE = 128  # T
+COLUMNS = 4096  # T where there is no READ
 MET = 8192  # items of memories whose products are made at once, near the processor
 RUN = 4096  # users whose sums are at hand at a time
 ASKED = 64  # users whose scores make an order of the candidates
@@ -80,6 +82,10 @@ class ItemLevel:
         self.card = resolve_name("rum_core.ranking.card:Attention")(
             device, self.q, self.bias, alpha=self.alpha, beta=self.beta, counted=self.counted
         )
+
+    def columns(self, tile: np.ndarray) -> np.ndarray:
+        """q (D, T) of a tile."""
+        return np.ascontiguousarray(self.q[tile].T)
 
     def parts(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What scores of all candidates, p* . q + alpha READ + b + v, are made of: p* . q, the
@@ -164,6 +170,10 @@ class _Memory:
             if not np.isfinite(bound).all():
                 return nothing_kept(len(block), most, bound)
             return *m.card.keep(self.p, self.slots, self.offsets, block, most), bound
+        if m.alpha == 0 and m.counted is None:  # nothing but p* . q + b is left
+            length = np.sqrt((self.p64**2).sum(axis=1))
+            of_items = (length, m.norms, m.bias, m.columns, COLUMNS)
+            return keep_products(self.p, *of_items, block, most, None)
         return _first_pass([self], most)[0]
 
     def bound(self, *, on_card: bool) -> np.ndarray:
@@ -266,7 +276,7 @@ def _first_pass(memories: Sequence[_Memory], most: int) -> list[Kept]:
     candidates = block.candidates if tiles else _likely_first(memory)
     for start in range(0, len(candidates), TILE):
         tile = candidates[start : start + TILE]
-        q = np.ascontiguousarray(m.q[tile].T)  # (D, T)
+        q = m.columns(tile)  # (D, T)
         for first in range(0, len(held), MET):
             rows = slice(first, first + MET)
             np.matmul(q_held[rows], q, out=met[rows, : len(tile)])

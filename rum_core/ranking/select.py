@@ -83,11 +83,8 @@ def top_of_all(
     all candidates."""
     found = np.full((len(block), top_n), -1, np.int32)
     values = np.full((len(block), top_n), -np.inf, np.float32)
-    for user, row in enumerate(_rounded(scores)):
-        seen = block.seen[block.seen_offsets[user] : block.seen_offsets[user + 1]]
-        free = ~np.isin(block.candidates, seen, assume_unique=True)
-        chosen, best_values = top(block.candidates[free], row[free], tie_rank, top_n)
-        found[user, : len(chosen)], values[user, : len(chosen)] = chosen, best_values
+    seen = (block.seen, block.seen_offsets)
+    _insert_all(_rounded(scores), block.candidates, *seen, tie_rank, found, values)
     return found, values
 
 
@@ -116,17 +113,6 @@ def nothing_kept(users: int, most: int, bound: np.ndarray) -> Kept:
     """What `Level.keep` says where it could not look at a block with such users: all are doubtful,
     and those of a finite bound are asked for once more without the others."""
     return empty_heaps(users, most)[1], np.full((users, most), np.inf, np.float32), bound
-
-
-def top(
-    items: np.ndarray, scores: np.ndarray, tie_rank: np.ndarray, top_n: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best N of items (C,), all where there are fewer, by scores (C,) float32."""
-    last = max(0, len(scores) - top_n)
-    nth = np.partition(scores, last)[last] if len(scores) else 0
-    enough = np.flatnonzero(scores >= nth)
-    chosen, values = best(items[None, enough], scores[None, enough], tie_rank, top_n)
-    return chosen[0], values[0]
 
 
 def best(
@@ -274,6 +260,25 @@ def insert(items: Any, scores: Any, item: int, score: Any, tie_rank: Any) -> Non
             scores[later] = scores[later - 1]
         items[at] = item
         scores[at] = score
+
+
+@njit(cache=True, parallel=True)
+def _insert_all(
+    scores: Any,
+    candidates: Any,
+    seen: Any,
+    seen_offsets: Any,
+    tie_rank: Any,
+    lists: Any,
+    list_scores: Any,
+) -> None:
+    """Put the candidates (C,) that a user may get into his list, by scores (U, C)."""
+    for u in prange(len(scores)):
+        for c in range(len(candidates)):
+            if scores[u, c] >= list_scores[u, -1] and not contains(
+                seen, seen_offsets[u], seen_offsets[u + 1], candidates[c]
+            ):
+                insert(lists[u], list_scores[u], candidates[c], scores[u, c], tie_rank)
 
 
 @njit(cache=True)

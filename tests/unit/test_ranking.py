@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -508,15 +509,15 @@ def users_in_float64(
 ) -> int:
     """How many users' whole catalogue is scored in float64."""
     widened = []
-    top = select.top
+    top_of_all = select.top_of_all
 
-    def counted(*args: object) -> object:
-        widened.append(args)
-        return top(*args)  # type: ignore[arg-type]
+    def counted(scores: np.ndarray, *more: Any) -> object:
+        widened.append(len(scores))
+        return top_of_all(scores, *more)
 
-    monkeypatch.setattr(select, "top", counted)
+    monkeypatch.setattr(select, "top_of_all", counted)
     rank(model, histories, top_n=5)
-    return len(widened)
+    return sum(widened)
 
 
 @pytest.mark.parametrize(("size", "dim", "slots"), [(0.3, 32, 10), (0.05, 128, 20)])
