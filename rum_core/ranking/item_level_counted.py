@@ -3,9 +3,10 @@
 The learned part of a score, p* . q_i + alpha READ + b_i, lies within r |q_i| of b_i, r = |p*| +
 alpha max_k |q_k|: a READ is a mean of products q_k . q_i. Where w log(1 + c s) of a customer's best
 N lifts them above all that this allows an item without any count, only items that follow
-his purchases are looked at, and of these only the ones that may still come in are scored, by the
-operations of `item_level_kernels.exact`. So the cost is that of his counts and not of the
-catalogue. Customers of whom this cannot be said are left to the first pass.
+his purchases are looked at, and the few of which it allows most; of these only the ones that may
+still come in are scored, by the operations of `item_level_kernels.exact`. So the cost is that of
+his counts and not of the catalogue. Customers of whom this cannot be said are left to the first
+pass.
 """
 
 import math
@@ -20,6 +21,7 @@ from rum_core.ranking.item_level_kernels import gather, learned
 from rum_core.ranking.select import contains, insert, replace_least
 
 FIRST = 3  # beyond N, those of the largest s, that are scored before it is known what else has to
+LONG = 64  # items of the largest reach, which are looked at whether or not they are counted
 EXACT = 64  # rough scores that cost as much as an exact one
 ASKED = 64  # users of whom half must be decided, for the others to be asked as well
 AT_ONCE = 1024  # users that one thread takes
@@ -51,7 +53,11 @@ def of_counts(
         return items, scores, sure
     able = np.zeros(len(norms), dtype=bool)
     able[block.candidates] = True
-    tables = (norms, bias, able, *_longest(norms, bias, block.candidates), tie_rank)
+    reach = bias + (1 + memory[4]) * norms.mean() * norms  # of a customer like many
+    by_reach = block.candidates[np.argsort(-reach[block.candidates], kind="stable")]
+    most_of_others = _longest(norms, bias, by_reach[LONG:])
+    largest = (norms[block.candidates].max(), np.abs(bias[block.candidates]).max())
+    tables = (norms, bias, able, by_reach[:LONG], *most_of_others, largest, tie_rank)
     seen = (block.seen, block.seen_offsets)
     counts = (counted.rows, counted.decay, counted.mixture)
     most = max(len(block.candidates) // EXACT, top_n + FIRST)
@@ -66,11 +72,11 @@ def of_counts(
 
 
 def _longest(
-    norms: np.ndarray, bias: np.ndarray, candidates: np.ndarray
+    norms: np.ndarray, bias: np.ndarray, items: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """|q_i| and b_i of the candidates that no other one exceeds in both: b + r |q| is largest, for
-    any r >= 0, at one of them."""
-    order = candidates[np.lexsort((-bias[candidates], -norms[candidates]))]
+    """|q_i| and b_i of the items that no other one exceeds in both: b + r |q| is largest, for any
+    r >= 0, at one of them."""
+    order = items[np.lexsort((-bias[items], -norms[items]))]
     before = np.concatenate([[-np.inf], np.maximum.accumulate(bias[order])[:-1]])
     front = order[bias[order] > before]
     return norms[front], bias[front]
@@ -93,7 +99,7 @@ def _decide(
     """Fill the lists of these users (n,) that are decided by at most `most` exact scores."""
     slots, offsets, p, q, alpha, beta = memory
     w, c = mixture
-    norms, bias, able, front_norms, front_bias, tie_rank = tables
+    norms, bias, able, long_items, front_norms, front_bias, largest, tie_rank = tables
     seen, seen_offsets = barred
     N = lists.shape[1]
     for part in prange(-(-len(users) // AT_ONCE)):
@@ -103,7 +109,7 @@ def _decide(
             u = users[n]
             mine = slots[offsets[u] : offsets[u + 1]]
             start, stop = seen_offsets[u], seen_offsets[u + 1]
-            found = _sum_up(mine, rows, decay, sums, items, s)
+            found = _sum_up(mine, rows, decay, long_items, sums, items, s)
             first_s[:], first_at[:] = 0.0, -1
             for at in range(found):
                 if s[at] <= first_s[0] or not able[items[at]]:
@@ -122,21 +128,18 @@ def _decide(
                     insert(mine_list, scores, i, np.float32(score + of_counts), tie_rank)
                     s[at] = -1.0
             radius = _radius(p[u], mine, norms, alpha)
-            highest, room = -np.inf, 0.0
+            highest, least = -np.inf, scores[N - 1]
             for f in range(len(front_norms)):
-                reach = radius * front_norms[f]
-                highest = max(highest, front_bias[f] + reach)
-                room = max(room, reach + abs(front_bias[f]))
-            least = scores[N - 1]
+                highest = max(highest, front_bias[f] + radius * front_norms[f])
             # what roundings may come to: those of float64 are far less, one to float32 is 2^-24
-            room = 2.0**-20 * (room + abs(least))
+            room = 2.0**-20 * (radius * largest[0] + largest[1] + abs(least))
             if not highest + room < least:  # a list that is not full has -inf
                 continue
-            # below it even the highest learned part is too little
+            # below it even the highest learned part of the others is too little
             enough = math.expm1((least - room - highest) / w) / c
             left = most
             for at in range(found):
-                if s[at] < enough:
+                if s[at] < enough and (at >= len(long_items) or s[at] < 0.0):
                     continue
                 i = items[at]
                 of_counts = w * np.log1p(c * s[at])
@@ -152,11 +155,14 @@ def _decide(
 
 
 @njit(cache=True)
-def _sum_up(mine: Any, rows: Any, decay: float, sums: Any, items: Any, s: Any) -> int:
-    """How many items follow a memory (S,), oldest slot first: these, and s of each as `counted_sum`
-    gives it. sums (I,): -1 before and after."""
+def _sum_up(mine: Any, rows: Any, decay: float, some: Any, sums: Any, items: Any, s: Any) -> int:
+    """How many items are some given ones or follow a memory (S,), oldest slot first: these, the
+    given ones first, and s of each as `counted_sum` gives it. sums (I,): -1 before and after."""
     indptr, indices, weights = rows
-    found, weight = 0, 1.0
+    found, weight = len(some), 1.0
+    for n in range(len(some)):
+        items[n] = some[n]
+        sums[some[n]] = 0.0
     for k in range(len(mine) - 1, -1, -1):
         for n in range(indptr[mine[k]], indptr[mine[k] + 1]):
             before = sums[indices[n]]

@@ -54,15 +54,18 @@ def a_block(
     weight=st.sampled_from([0.5, 4.0, 60.0, 1e4]),
     size=st.sampled_from([0.02, 0.3, 2.0]),
     alike=st.sampled_from([0.0, 0.5]),
+    long=st.sampled_from([0, 5, 64, 200]),
     top_n=st.integers(1, 9),
 )
 def test_what_is_decided_is_the_list_of_the_reference(
-    seed: int, weight: float, size: float, alike: float, top_n: int
+    seed: int, weight: float, size: float, alike: float, long: int, top_n: int
 ) -> None:
     rng = np.random.default_rng(seed)
     model = a_counting_model(rng, weight=weight, size=size, alike=alike)
     block, able = a_block(model, rng)
-    items, scores, sure = decided(model, block, top_n)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(item_level_counted, "LONG", long)
+        items, scores, sure = decided(model, block, top_n)
     asked = {"top_n": top_n, "exclude_seen": bool(len(block.seen)), "candidates": able}
     wanted = reference.rank(model, block.known, **asked)
     np.testing.assert_array_equal(items[sure], wanted.items[sure])
@@ -94,8 +97,12 @@ def test_a_user_without_enough_counted_items_is_left_to_the_first_pass() -> None
     assert not sure[few].any()
 
 
+@pytest.mark.parametrize("long", [0, 1])
 @pytest.mark.parametrize("by", ["bias", "vector"])
-def test_an_item_that_the_learned_part_alone_may_lift_leaves_all_to_the_first_pass(by: str) -> None:
+def test_an_item_that_the_learned_part_alone_lifts_is_looked_at_or_decides_nothing(
+    by: str, long: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(item_level_counted, "LONG", long)
     rng = np.random.default_rng(8)
     model, lifted = a_counting_model(rng, weight=50.0, size=0.05), 149
     block, _ = a_block(model, rng, users=100)
@@ -108,9 +115,12 @@ def test_an_item_that_the_learned_part_alone_may_lift_leaves_all_to_the_first_pa
     tensors[name] = tensors[name].copy()
     tensors[name][lifted] = value
     model = replace(model, tensors=tensors)
-    assert not decided(model, block, 5)[2].any()
-    without = replace(block, candidates=np.arange(149, dtype=np.int32))
-    assert decided(model, without, 5)[2].any()
+    items, _, sure = decided(model, block, 5)
+    assert sure.any() == (long > 0)
+    asked = {"top_n": 5, "exclude_seen": bool(len(block.seen))}
+    wanted = reference.rank(model, block.known, **asked)
+    np.testing.assert_array_equal(items[sure], wanted.items[sure])
+    assert (items[sure] == lifted).any() == (long > 0)
 
 
 def test_where_exact_scores_are_too_many_the_first_pass_ranks(
