@@ -32,25 +32,22 @@ import pyarrow.csv as csv
 
 from jobs import ingest
 from jobs.work import BLOCK_USERS, THREAD_LIMITS
-from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
 from rum_core.data.simulated import Shop, simulate, write_days
 from rum_core.data.snapshots import load_snapshot
 from rum_core.evaluation.nights import report_path
-from rum_core.models.transitions import tensors_of
 from rum_core.ranking.ranking import Ranker
-from rum_core.settings import Settings, config_of, load
-from rum_core.store.checkpoint import SavedModel, load_model, save_model
+from rum_core.settings import load
+from rum_core.store.checkpoint import load_model, save_model
 from rum_core.store.layout import Store, night_dir, read_record, write_record
 from rum_core.store.publish import FILE, night_path
 from rum_core.training.recipe import recipe_of
 from tests.benchmarks.bench import shop as bench
 from tests.benchmarks.load import role_of
-from tests.benchmarks.paper.measured import fitted
 
 BEFORE, FULL, FEW = date(2026, 11, 20), date(2026, 11, 21), date(2026, 11, 22)
 ACTIVE = 0.01  # share of customers with a new purchase
-FITTED = 50_000  # customers that the model learns from; all are counted
+FITTED = 50_000  # customers that the model learns from
 EPOCHS = 2
 MODEL = "planted"
 STAGES = ("ingest", "train", "evaluate", "recommend")  # each leaves a record
@@ -110,38 +107,14 @@ def snapshot_to_come(folder: Path) -> str:
     return found
 
 
-def trained(settings: Settings, shop: Shop) -> SavedModel:
-    """Learned from some of the customers, with what everyone's purchases count; the rows of the
-    others, which a whole training would learn, are random numbers of the same spread. Only the time
-    that it takes means anything: it has counted what its evaluation asks for."""
-    everyone, names = histories_of(shop), pa.array(shop.names)
-    catalog = Catalog.from_ids(names, np.bincount(everyone.items, minlength=len(names)))
-    train = settings.train.model_copy(update={"epochs": EPOCHS, "serve": "train"})
-    model = settings.model.model_copy(update={"pairs": "given"})
-    settings = settings.model_copy(update={"train": train, "model": model})
-    enough = np.flatnonzero(everyone.lengths >= settings.history.min_purchases)
-    settings, tensors = fitted(settings, everyone.take(enough[:FITTED]), catalog, None)
-    tensors |= tensors_of(everyone, catalog, settings.model)
-    spread = tensors["user"].std()
-    user = np.random.default_rng(0).normal(0, spread, (len(everyone), settings.model.dim))
-    tensors["user"] = user.astype(np.float32)
-    return SavedModel(MODEL, config_of(settings), tensors, catalog, everyone.user_ids, {})
-
-
-def histories_of(shop: Shop) -> Histories:
-    """What ingestion will make of the log."""
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(shop.user))])
-    ids = pa.array([f"u{user:07d}" for user in range(len(offsets) - 1)])
-    return Histories(ids, offsets, shop.item.astype(np.int32), shop.time)
-
-
 def plant(shop: Shop, folder: Path) -> None:
     """A model that the nights find trained the day before."""
     settings = load(flags_of(folder, BEFORE))
     store = Store.open(settings.store)
     store.mark()
     metrics = {"epochs": EPOCHS, "validation": [], "loss": 0.0}
-    model = replace(trained(settings, shop), metrics=metrics)
+    learned = bench.trained(settings, shop, customers=FITTED, epochs=EPOCHS)
+    model = replace(learned, metrics=metrics)
     about = settings.model_dump(mode="json", include={"train", "history"})
     config = {**model.config, **about["history"], "train": about["train"], "epochs": EPOCHS}
     config |= {"snapshot": snapshot_to_come(folder), "run_date": str(BEFORE)}

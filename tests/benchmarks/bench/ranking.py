@@ -11,23 +11,36 @@ from collections.abc import Callable
 import numpy as np
 from scipy import sparse
 
+from rum_core.data.simulated import simulate
 from rum_core.ranking.feature_level import FeatureLevel
 from rum_core.ranking.ranking import Ranker
+from rum_core.settings import load
 from tests.benchmarks.bench.row import Row, named, row, seconds
-from tests.benchmarks.bench.shop import DIM, PURCHASES, SIZE, SLOTS, histories, model
+from tests.benchmarks.bench.shop import (
+    DIM,
+    PURCHASES,
+    SIZE,
+    SLOTS,
+    histories,
+    histories_of,
+    model,
+    trained,
+)
 
 MF_DIM = 64
 WIDTH = DIM * (1 + SLOTS)
+FITTED = 10_000  # customers that a trained model learns from
 MANY = 500  # counted transitions an item: the default's most
 
 
 def measure(small: bool) -> list[Row]:
     """Item level at three sizes of the catalogue, feature level at one."""
     if small:
-        return [*_item_level(4096, 2000, 1024, 0.01), *_feature_level(2048, 2000, 512, 0.05)]
-    rows = _item_level(131_072, 14_000, 16_384)
+        rows = [*_item_level(4096, 2000, 1024, 0.01), *_feature_level(2048, 2000, 512, 0.05)]
+        return [*rows, _trained(2048, 2000, 1024, 0.05)]
+    rows = [*_item_level(131_072, 14_000, 16_384), _trained(131_072, 14_000, 16_384)]
     rows += _feature_level(32_768, 14_000, 4096)
-    rows += _item_level(131_072, 200_000, 4096)
+    rows += [*_item_level(131_072, 200_000, 4096), _trained(131_072, 200_000, 4096)]
     rows += [_huge(2048, 1_000_000)]
     return rows
 
@@ -37,6 +50,18 @@ def _rate(level: str, users: int, items: int, neighbours: int = 0) -> float:
     if isinstance(ranker.scorer, FeatureLevel):
         ranker.scorer.ranked = 2**40  # as many as make a truncation, which the first call makes
     return users / seconds(lambda: ranker.rank(bought, top_n=5, because=3))
+
+
+def _trained(users: int, items: int, of_rival: int, least: float | None = None) -> Row:
+    """Item level as it is by default, trained shortly on a shop and with all that its purchases
+    count."""
+    shop = simulate(users, items, PURCHASES)
+    settings = load(["--store", "none", "--source.path", "none", "--model.dim", str(DIM)])
+    ranker = Ranker(trained(settings, shop, customers=FITTED, epochs=1))
+    bought = histories_of(shop)
+    rate = len(bought) / seconds(lambda: ranker.rank(bought, top_n=5, because=3))
+    what = f"item level as it is by default, trained, {items:,} items"
+    return _beside(what, rate, named("implicit"), _implicit(of_rival, items), 1.0, least)
 
 
 def _product(users: int, items: int, width: int) -> float:
@@ -64,7 +89,7 @@ def _item_level(users: int, items: int, of_rival: int, least: float | None = Non
     ]
     if items < 100_000:
         counted = _rate("item", users, items, min(MANY, items // 4))
-        what = f"item level with counted transitions, {where}"
+        what = f"item level with counted transitions of random weights, {where}"
         found.append(_beside(what, counted, named("implicit"), _implicit(of_rival, items), None))
     return found
 
@@ -96,12 +121,17 @@ def _huge(users: int, items: int) -> Row:
 
 
 def _beside(
-    what: str, rate: float, rival: str | None, measured: Callable[[], float], goal: float | None
+    what: str,
+    rate: float,
+    rival: str | None,
+    measured: Callable[[], float],
+    goal: float | None,
+    least: float | None = None,
 ) -> Row:
     if rival is None:
         return row("ranking", what, rate, "customers/s", note="the rival is not installed")
-    value = measured()
-    return row("ranking", what, rate, "customers/s", rival=rival, rival_value=value, goal=goal)
+    beside = {"rival": rival, "rival_value": measured(), "goal": goal, "least": least}
+    return row("ranking", what, rate, "customers/s", **beside)
 
 
 def _implicit(users: int, items: int) -> Callable[[], float]:

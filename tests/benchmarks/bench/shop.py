@@ -1,11 +1,16 @@
-"""A shop and models of it, of any size, with random parameters: the hard case of any bound."""
+"""A shop and models of it, of any size: with random parameters, the hard case of any bound, or
+trained shortly, which bounds may use."""
 
 import numpy as np
 import pyarrow as pa
 
 from rum_core.data.catalog import Catalog
 from rum_core.data.histories import Histories
+from rum_core.data.simulated import Shop
+from rum_core.models.transitions import tensors_of
+from rum_core.settings import Settings, config_of
 from rum_core.store.checkpoint import SavedModel
+from tests.benchmarks.paper.measured import fitted
 
 PURCHASES = 20  # of each customer
 SIZE = 0.3  # standard deviation of the parameters
@@ -47,3 +52,28 @@ def model(level: str, users: int, items: int, neighbours: int = 0) -> SavedModel
     config |= {"beta": 1.0, "item_bias": True, "transitions": neighbours > 0, "decay": 0.85}
     catalog = Catalog.from_ids(pa.array(np.arange(items)), np.ones(items, np.int64))
     return SavedModel("bench", config, tensors, catalog, pa.array(np.arange(users)), {})
+
+
+def trained(settings: Settings, shop: Shop, *, customers: int, epochs: int) -> SavedModel:
+    """Learned from some of the customers, with what everyone's purchases count; the rows of the
+    others, which a whole training would learn, are random numbers of the same spread. Only the time
+    that it takes means anything: it has counted what an evaluation asks for."""
+    everyone, names = histories_of(shop), pa.array(shop.names)
+    catalog = Catalog.from_ids(names, np.bincount(everyone.items, minlength=len(names)))
+    train = settings.train.model_copy(update={"epochs": epochs, "serve": "train"})
+    given = settings.model.model_copy(update={"pairs": "given"})
+    settings = settings.model_copy(update={"train": train, "model": given})
+    enough = np.flatnonzero(everyone.lengths >= settings.history.min_purchases)
+    settings, tensors = fitted(settings, everyone.take(enough[:customers]), catalog, None)
+    tensors |= tensors_of(everyone, catalog, settings.model)
+    spread = tensors["user"].std()
+    user = np.random.default_rng(0).normal(0, spread, (len(everyone), settings.model.dim))
+    tensors["user"] = user.astype(np.float32)
+    return SavedModel("trained", config_of(settings), tensors, catalog, everyone.user_ids, {})
+
+
+def histories_of(shop: Shop) -> Histories:
+    """What ingestion will make of the log."""
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(shop.user))])
+    ids = pa.array([f"u{user:07d}" for user in range(len(offsets) - 1)])
+    return Histories(ids, offsets, shop.item.astype(np.int32), shop.time)
