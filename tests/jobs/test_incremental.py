@@ -184,7 +184,8 @@ def test_nights_equal_full_nights_wherever_they_are_worked_out(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(work, "BLOCK_USERS", 30)
+    for most in ("BLOCK_USERS", "MOST_USERS"):
+        monkeypatch.setattr(work, most, 30)
     starts = []
     start = work._start
     monkeypatch.setattr(work, "_start", lambda: starts.append(start()))
