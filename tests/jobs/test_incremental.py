@@ -193,14 +193,15 @@ def test_nights_equal_full_nights_wherever_they_are_worked_out(
         monkeypatch.setattr(work, "FEW_SECONDS", 0)
         monkeypatch.setattr(work, "FEW_USERS", 0)
     settings, store = small_shop(tmp_path)
-    for night in ("2026-11-20", "2026-11-21"):
-        tonight = on(settings, night)
-        ingest.ingest(tonight, store)
-        if night == "2026-11-20":
-            snapshot = (read_record(store, tonight.night, "ingest") or {})["snapshot"]
-            a_model(store, "feature", snapshot, "m")
-        made = make(tonight, store, "m")
-        assert read_latest(store, verify=True).equals(full_night(tonight, store, made))
+    with work.ray_at_need():  # one Ray for both nights
+        for night in ("2026-11-20", "2026-11-21"):
+            tonight = on(settings, night)
+            ingest.ingest(tonight, store)
+            if night == "2026-11-20":
+                snapshot = (read_record(store, tonight.night, "ingest") or {})["snapshot"]
+                a_model(store, "feature", snapshot, "m")
+            made = make(tonight, store, "m")
+            assert read_latest(store, verify=True).equals(full_night(tonight, store, made))
     assert 0 < made["users_active"] < 100
     assert made["users_active"] + made["users_carried"] == 200
     assert 0 < made["users_continued"] <= made["users_replayed"] <= made["users_active"]
