@@ -31,9 +31,9 @@ START_SECONDS = 180  # that a job waits for the Ray it has asked for: longer tha
 FEW_SECONDS = 8.0  # of work: Ray takes as long to start, to connect to and to make workers
 FEW_USERS = 20_000  # and
 FEW_SCORES = 400_000_000  # of an item for a user: those, too, take about as long
-BLOCK_USERS = 65_536  # rows that one call of an actor gets, at most: its memory goes with them
-SHARING = 4  # but as many an item, for what is made of each pair of items once a block, and
-MOST_USERS = 262_144  # no more
+BLOCK_USERS = 65_536  # rows that one call of an actor gets: its memory goes with them
+SHARING = 4  # customers an item that share what is made once a block for each pair of items
+MOST_USERS = 262_144  # rows that it gets where they do
 BLOCK_PURCHASES = 8_000_000  # that it gets, about: some hundred bytes each at their most
 BLOCK_PLACES = 6_000_000  # of its lists and their reasons, at most: ids of 300 bytes fill a column
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -132,6 +132,11 @@ class Made(Protocol):
         """As parquet files of a folder of the store. OSError or StoreError if that fails."""
 
 
+def block_users(items: int) -> int:
+    """How many users one call of an actor gets, at most."""
+    return min(MOST_USERS, max(BLOCK_USERS, SHARING * items))
+
+
 def over_users(
     store: Store,
     snapshot_id: str,
@@ -161,8 +166,7 @@ def over_users(
     sizes = [_size(store, file) for file in files]
     rows, purchases = [size[0] for size in sizes], sum(size[1] for size in sizes)
     room = BLOCK_PURCHASES * sum(rows) // max(1, purchases)
-    users = min(MOST_USERS, max(BLOCK_USERS, SHARING * items))
-    most = max(1, min(users, BLOCK_PLACES // places, room))
+    most = max(1, min(block_users(items), BLOCK_PLACES // places, room))
     reads = (store, actor_class, constructor_kwargs)
     few = sum(rows) <= FEW_USERS and sum(rows) * items <= FEW_SCORES
     if few and own_ray() and workers < 2 and device == "cpu":

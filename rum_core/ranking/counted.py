@@ -27,7 +27,8 @@ class Counted:
     def __init__(self, model: SavedModel) -> None:
         names = ("indptr", "indices", "weights")
         indptr, indices, weights = by_item({n: model.tensors[f"transitions.{n}"] for n in names})
-        self.rows = (indptr, indices, weights.astype(np.float32))
+        self.rows = (indptr, indices, weights.astype(np.float32, copy=False))
+        self.adds_up = _adds_up(*self.rows)
         w, c = model.tensors["mixture"]
         self.mixture = (float(w), float(c))
         self.decay = float(model.config["decay"])
@@ -77,6 +78,14 @@ class Counted:
         """
         scores = scores - self.boost[items]
         _blend(z, items, scores, memory, self.rows, self.decay, self.mixture)
+
+
+def _adds_up(indptr: np.ndarray, indices: np.ndarray, weights: np.ndarray) -> bool:
+    """Whether s is the sum of all entries, none below 0: no row has an item twice, of which the
+    last one would count alone."""
+    rises = np.diff(indices) > 0
+    rises[indptr[(indptr > 0) & (indptr < len(indices))] - 1] = True
+    return bool(rises.all() and (weights >= 0).all())
 
 
 class Tiles:

@@ -5,8 +5,12 @@ E_j = exp(...) and E_j W_j, W = q_j . q_i, are made once for all items j in the 
 a user's READ is then a sum of his K rows of E W over the sum of his rows of E. Both are kept in
 bfloat16, and what that may be off is added: the first pass ranks by the most that a READ can be.
 So is p* . q_i, whose error is in the bound. Counted transitions (`counted.py`) come on top, rounded
-and allowed for alike: score = y + w log(1 + c s) of the learned y. U users, K slots, D dimensions,
-R items in the block's memories, T candidates a tile. Beside it: `reference.py`.
+and allowed for alike: score = y + w log(1 + c s) of the learned y. Where they decide a list it is
+made without all this (`item_level_counted.py`); where alpha is 0 and nothing is counted p* . q_i is
+all there is (`select.keep_products`).
+
+U users, K slots, D dimensions, R items in the block's memories, T candidates a tile. Beside it:
+`reference.py`.
 """
 
 from collections.abc import Sequence
@@ -94,6 +98,10 @@ class ItemLevel:
         base, read, counted = kernels.parts(block.candidates, memory.tables, *memory.transitions)
         return base, read, counted
 
+    def decided(self, block: Block, top_n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lists (U, N), their scores (U, N), and whose (U,) bool are decided by counts alone."""
+        return _Memory(self, block).decided(top_n)
+
     def lists(
         self, block: Block, top_n: int, because: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -109,13 +117,19 @@ def items_by_weight(
     """Items (U, N) of the lists by each weight w of what is counted, in little more time than
     those by one."""
     memories = [_Memory(model.weighing(weight), block) for weight in weights]
-    of_counts = [memory.decided(top_n) for memory in memories]
-    pairs = list(zip(memories, of_counts, strict=True))
-    open_ = [memory for memory, (*_, sure) in pairs if not sure.any()]
-    if open_:
-        for memory, kept in zip(open_, _first_pass(open_, top_n + MARGIN), strict=True):
-            memory.kept = kept
-    return [memory.completed(*lists)[0] for memory, lists in pairs]
+    lists = [memory.decided(top_n) for memory in memories]
+    # weights by which nobody is decided share a first pass over all, the others one over the rest
+    for by_some in (False, True):
+        of_group = [n for n, (*_, sure) in enumerate(lists) if sure.any() == by_some]
+        users = np.flatnonzero(~np.all([lists[n][2] for n in of_group], axis=0))
+        if len(users):
+            rest = [memories[n].take(users) for n in of_group]
+            for n, memory, kept in zip(
+                of_group, rest, _first_pass(rest, top_n + MARGIN), strict=True
+            ):
+                memory.kept = kept
+                lists[n][0][users] = exact_top(memory, memory.block, model.tie_rank, top_n)[0]
+    return [items for items, *_ in lists]
 
 
 def because_of(
@@ -143,7 +157,7 @@ class _Memory:
         self.transitions = (c.rows, c.decay, c.mixture) if c else (NO_ROWS, 0.0, (0.0, 0.0))
 
     def decided(self, top_n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Lists (U, N), their scores (U, N), and whose (U,) bool are decided by counts alone."""
+        """`ItemLevel.decided`."""
         m = self.model
         of_items = (m.norms, m.bias, self.block, m.tie_rank)
         counted = None if m.card else m.counted

@@ -1,11 +1,11 @@
 """Item-level lists that what is counted decides, with no look at the other items.
 
 The learned part of a score, p* . q_i + alpha READ + b_i, lies within r |q_i| of b_i, r = |p*| +
-alpha max_k |q_k|: a READ is a mean of products q_k . q_i. Where w log(1 + c s) of a customer's best
-N lifts them above all that this allows an item without any count, only items that follow
-his purchases are looked at, and the few of which it allows most; of these only the ones that may
-still come in are scored, by the operations of `item_level_kernels.exact`. So the cost is that of
-his counts and not of the catalogue. Customers of whom this cannot be said are left to the first
+|alpha| max_k |q_k|: a READ is a mean of products q_k . q_i. Where w log(1 + c s) of a customer's
+best N lifts them above all that this allows an item without any count, only items that follow his
+purchases are looked at, and the few of which it allows most; of these only the ones that may still
+come in are scored, by the operations of `item_level_kernels.exact`. So the cost is that of his
+counts, and hardly of the catalogue. Customers of whom this cannot be said are left to the first
 pass.
 """
 
@@ -13,18 +13,21 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import get_num_threads, njit, prange
 
 from rum_core.ranking.block import Block
 from rum_core.ranking.counted import Counted
 from rum_core.ranking.item_level_kernels import gather, learned
 from rum_core.ranking.select import contains, insert, replace_least
 
-FIRST = 3  # beyond N, those of the largest s, that are scored before it is known what else has to
-LONG = 64  # items of the largest reach, which are looked at whether or not they are counted
+MORE = 3  # beyond N, of the largest s, that are scored before it is known what else has to be
+FAR = 64  # items of the largest reach, which are looked at whether or not they are counted
+BENDS = 64  # of the line that holds the reach of all others, at most
+DEEPEST = 256  # N at most: an item's place in a list is found by walking through it
 EXACT = 64  # rough scores that cost as much as an exact one
-ASKED = 64  # users of whom half must be decided, for the others to be asked as well
-AT_ONCE = 1024  # users that one thread takes
+TRIED = 64  # users of whom half must be decided, for the others to be tried as well
+AT_ONCE = 1024  # users that one thread takes, at most, and
+FEWEST = 64  # at least: each time it needs some room for every item
 
 
 def of_counts(
@@ -46,45 +49,45 @@ def of_counts(
     items = np.full((users, top_n), -1, np.int32)
     scores = np.full((users, top_n), -np.inf, np.float32)
     sure = np.zeros(users, dtype=bool)
-    if counted is None:
+    if counted is None or not counted.adds_up or top_n > DEEPEST:
         return items, scores, sure
-    w, c = counted.mixture
-    if w <= 0 or c <= 0 or counted.rows[2].min(initial=np.inf) < 0:
-        return items, scores, sure
+    candidates = block.candidates
     able = np.zeros(len(norms), dtype=bool)
-    able[block.candidates] = True
-    reach = bias + (1 + memory[4]) * norms.mean() * norms  # of a customer like many
-    by_reach = block.candidates[np.argsort(-reach[block.candidates], kind="stable")]
-    most_of_others = _longest(norms, bias, by_reach[LONG:])
-    largest = (norms[block.candidates].max(), np.abs(bias[block.candidates]).max())
-    tables = (norms, bias, able, by_reach[:LONG], *most_of_others, largest, tie_rank)
+    able[candidates] = True
+    reach = (bias + (1 + abs(memory[4])) * norms.mean() * norms)[candidates]  # of many a customer
+    by_reach = candidates[np.argpartition(-reach, min(FAR, len(reach) - 1))]
+    largest = (norms[candidates].max(), np.abs(bias[candidates]).max())
+    line = _line(norms[by_reach[FAR:]], bias[by_reach[FAR:]])
+    tables = (norms, bias, able, by_reach[:FAR], *line, largest, tie_rank)
     seen = (block.seen, block.seen_offsets)
     counts = (counted.rows, counted.decay, counted.mixture)
-    most = max(len(block.candidates) // EXACT, top_n + FIRST)
-    asked = np.unique(np.linspace(0, users - 1, min(users, ASKED)).astype(np.int64))
-    others = np.setdiff1d(np.arange(users), asked, assume_unique=True)
-    for some in (asked, others):
-        _decide(some, memory, *counts, tables, seen, most, items, scores, sure)
-        if 2 * sure[asked].sum() < len(asked):
+    most = max(len(candidates) // EXACT, top_n + MORE)
+    tried = np.unique(np.linspace(0, users - 1, min(users, TRIED)).astype(np.int64))
+    others = np.setdiff1d(np.arange(users), tried, assume_unique=True)
+    for some in (tried, others):
+        part = max(1, min(AT_ONCE, max(FEWEST, -(-len(some) // get_num_threads()))))
+        _decide(some, part, memory, *counts, tables, seen, most, items, scores, sure)
+        if 2 * sure[tried].sum() < len(tried):
             sure[:] = False
             break
     return items, scores, sure
 
 
-def _longest(
-    norms: np.ndarray, bias: np.ndarray, items: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """|q_i| and b_i of the items that no other one exceeds in both: b + r |q| is largest, for any
-    r >= 0, at one of them."""
-    order = items[np.lexsort((-bias[items], -norms[items]))]
-    before = np.concatenate([[-np.inf], np.maximum.accumulate(bias[order])[:-1]])
-    front = order[bias[order] > before]
-    return norms[front], bias[front]
+def _line(norms: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Some |q| and b of which, for any r >= 0, the largest b + r |q| is that of the items at least:
+    of those that no other one exceeds in both, or of groups of them the largest of each."""
+    order = np.argsort(-norms, kind="stable")
+    norms, bias = norms[order], bias[order]
+    front = bias > np.concatenate([[-np.inf], np.maximum.accumulate(bias)[:-1]])
+    norms, bias = norms[front], bias[front]  # one falls, the other rises
+    starts = np.linspace(0, len(norms), min(BENDS, len(norms)) + 1).astype(np.int64)
+    return norms[starts[:-1]], bias[starts[1:] - 1]
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def _decide(
     users: Any,
+    at_once: int,
     memory: Any,
     rows: Any,
     decay: float,
@@ -99,23 +102,25 @@ def _decide(
     """Fill the lists of these users (n,) that are decided by at most `most` exact scores."""
     slots, offsets, p, q, alpha, beta = memory
     w, c = mixture
-    norms, bias, able, long_items, front_norms, front_bias, largest, tie_rank = tables
+    norms, bias, able, far, line_norms, line_bias, largest, tie_rank = tables
     seen, seen_offsets = barred
     N = lists.shape[1]
-    for part in prange(-(-len(users) // AT_ONCE)):
+    for part in prange(-(-len(users) // at_once)):
         sums, items, s = np.full(len(q), -1.0), np.empty(len(q) + 1, np.int32), np.empty(len(q))
-        first_s, first_at = np.empty(N + FIRST), np.empty(N + FIRST, np.int32)
-        for n in range(part * AT_ONCE, min((part + 1) * AT_ONCE, len(users))):
+        first_s, first_at = np.empty(N + MORE), np.empty(N + MORE, np.int32)
+        for n in range(part * at_once, min((part + 1) * at_once, len(users))):
             u = users[n]
             mine = slots[offsets[u] : offsets[u + 1]]
             start, stop = seen_offsets[u], seen_offsets[u + 1]
-            found = _sum_up(mine, rows, decay, long_items, sums, items, s)
+            found = _sum_up(mine, rows, decay, far, sums, items, s)
             first_s[:], first_at[:] = 0.0, -1
             for at in range(found):
                 if s[at] <= first_s[0] or not able[items[at]]:
                     continue
                 if not contains(seen, start, stop, items[at]):
                     replace_least(first_s, first_at, s[at], at)
+            if (first_at >= 0).sum() < N:
+                continue
             held = gather(q, mine)
             held[:, len(mine)] = p[u]
             z = np.empty(held.shape[1])
@@ -123,34 +128,35 @@ def _decide(
             for at in first_at:
                 if at >= 0:
                     i = items[at]
-                    of_counts = w * np.log1p(c * s[at])
-                    score = learned(q[i], held, len(mine), alpha, beta, z) + bias[i]
-                    insert(mine_list, scores, i, np.float32(score + of_counts), tie_rank)
+                    v = w * np.log1p(c * s[at])
+                    y = learned(q[i], held, len(mine), alpha, beta, z) + bias[i]
+                    insert(mine_list, scores, i, np.float32(y + v), tie_rank)
                     s[at] = -1.0
             radius = _radius(p[u], mine, norms, alpha)
             highest, least = -np.inf, scores[N - 1]
-            for f in range(len(front_norms)):
-                highest = max(highest, front_bias[f] + radius * front_norms[f])
-            # what roundings may come to: those of float64 are far less, one to float32 is 2^-24
-            room = 2.0**-20 * (radius * largest[0] + largest[1] + abs(least))
-            if not highest + room < least:  # a list that is not full has -inf
+            for f in range(len(line_norms)):
+                highest = max(highest, line_bias[f] + radius * line_norms[f])
+            # what roundings may come to: those of float64 are far less, one to float32 is 2^-24,
+            # or 2^-150 of a number that is too small for that
+            room = 2.0**-20 * (radius * largest[0] + largest[1] + abs(least)) + 2.0**-140
+            if not highest + room < least:
                 continue
             # below it even the highest learned part of the others is too little
             enough = math.expm1((least - room - highest) / w) / c
             left = most
             for at in range(found):
-                if s[at] < enough and (at >= len(long_items) or s[at] < 0.0):
+                if s[at] < enough and (at >= len(far) or s[at] < 0.0):
                     continue
                 i = items[at]
-                of_counts = w * np.log1p(c * s[at])
-                reached = of_counts + bias[i] + radius * norms[i] + room
+                v = w * np.log1p(c * s[at])
+                reached = v + bias[i] + radius * norms[i] + room
                 if reached < scores[N - 1] or not able[i] or contains(seen, start, stop, i):
                     continue
                 left -= 1
                 if left < 0:
                     break
-                score = learned(q[i], held, len(mine), alpha, beta, z) + bias[i]
-                insert(mine_list, scores, i, np.float32(score + of_counts), tie_rank)
+                y = learned(q[i], held, len(mine), alpha, beta, z) + bias[i]
+                insert(mine_list, scores, i, np.float32(y + v), tie_rank)
             sure[u] = left >= 0
 
 
@@ -184,4 +190,4 @@ def _radius(p: Any, mine: Any, norms: Any, alpha: float) -> float:
         square += p[d] * p[d]
     for k in range(len(mine)):
         longest = max(longest, norms[mine[k]])
-    return math.sqrt(square) + alpha * longest
+    return math.sqrt(square) + abs(alpha) * longest

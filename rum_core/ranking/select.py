@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MARGIN = 11  # candidates kept beyond N
 DEEPER = 128  # where those were not enough
 AHEAD = 2  # beyond N that are scored exactly before it is known what else has to be
+SHORT = 64  # N up to which a list is filled item by item
 WIDE = 2_000_000  # (user, item) pairs scored at once in float64
 MOST = 256  # kept candidates a user, at most, where a GPU ranks: it holds them in registers
 STEP = 16
@@ -83,8 +84,15 @@ def top_of_all(
     all candidates."""
     found = np.full((len(block), top_n), -1, np.int32)
     values = np.full((len(block), top_n), -np.inf, np.float32)
-    seen = (block.seen, block.seen_offsets)
-    _insert_all(_rounded(scores), block.candidates, *seen, tie_rank, found, values)
+    if top_n <= SHORT:
+        barred = (block.seen, block.seen_offsets)
+        _insert_all(_rounded(scores), block.candidates, *barred, tie_rank, found, values)
+        return found, values
+    for user, row in enumerate(_rounded(scores)):
+        seen = block.seen[block.seen_offsets[user] : block.seen_offsets[user + 1]]
+        free = ~np.isin(block.candidates, seen, assume_unique=True)
+        chosen, best_values = _top(block.candidates[free], row[free], tie_rank, top_n)
+        found[user, : len(chosen)], values[user, : len(chosen)] = chosen, best_values
     return found, values
 
 
@@ -113,6 +121,17 @@ def nothing_kept(users: int, most: int, bound: np.ndarray) -> Kept:
     """What `Level.keep` says where it could not look at a block with such users: all are doubtful,
     and those of a finite bound are asked for once more without the others."""
     return empty_heaps(users, most)[1], np.full((users, most), np.inf, np.float32), bound
+
+
+def _top(
+    items: np.ndarray, scores: np.ndarray, tie_rank: np.ndarray, top_n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best N of items (C,), all where there are fewer, by scores (C,) float32."""
+    last = max(0, len(scores) - top_n)
+    nth = np.partition(scores, last)[last] if len(scores) else 0
+    enough = np.flatnonzero(scores >= nth)
+    chosen, values = best(items[None, enough], scores[None, enough], tie_rank, top_n)
+    return chosen[0], values[0]
 
 
 def best(

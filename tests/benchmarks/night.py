@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 from jobs import ingest
-from jobs.work import BLOCK_USERS, THREAD_LIMITS
+from jobs.work import THREAD_LIMITS, block_users
 from rum_core.data.histories import Histories
 from rum_core.data.simulated import Shop, simulate, write_days
 from rum_core.data.snapshots import load_snapshot
@@ -198,13 +198,13 @@ def rank_alone(root: str, part: int, parts: int) -> None:
     store = Store.open(root)
     model = load_model(store, f"{MODEL}-all")
     snapshot = load_snapshot(store, (read_record(store, FULL, "ingest") or {})["snapshot"])
-    folder = f"histories/snapshot={snapshot.id}"
+    folder, most = f"histories/snapshot={snapshot.id}", block_users(len(model.catalog))
     files = [file for file in store.files(folder) if file.endswith(".parquet")]
     tables, there = [], 0
     for file in files:
         tables.append(store.read_table(file))
         there += len(tables[-1])
-        if there >= parts * ENOUGH * BLOCK_USERS:
+        if there >= parts * ENOUGH * most:
             break
     table = model.catalog.index_of(snapshot.catalog.ids)
     everyone = Histories.from_table(pa.concat_tables(tables)).remap(table)
@@ -213,8 +213,8 @@ def rank_alone(root: str, part: int, parts: int) -> None:
     ranker.rank(histories.take(np.arange(min(100, len(histories)))), top_n=5, because=3)
     began, ranked = time.perf_counter(), 0
     with cProfile.Profile() as profile:
-        for first in range(0, len(histories), BLOCK_USERS):
-            block = histories.take(np.arange(first, min(first + BLOCK_USERS, len(histories))))
+        for first in range(0, len(histories), most):
+            block = histories.take(np.arange(first, min(first + most, len(histories))))
             ranked += len(ranker.rank(block, top_n=5, because=3).items)
     took, calls = time.perf_counter() - began, pstats.Stats(profile).get_stats_profile()
     found = sorted(calls.func_profiles.items(), key=lambda pair: -pair[1].tottime)[:LARGEST]

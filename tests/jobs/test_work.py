@@ -196,6 +196,11 @@ def test_a_night_of_few_changes_loads_neither_torch_nor_ray_nor_plots(verb: str)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize(("items", "users"), [(500, 65_536), (20_000, 80_000), (10**6, 262_144)])
+def test_an_actors_block_grows_with_the_catalogue_and_not_for_ever(items: int, users: int) -> None:
+    assert work.block_users(items) == users
+
+
 def test_ray_says_nothing_where_it_is_loaded_late() -> None:
     """It sets levels and handlers of its own when it is imported."""
     code = (

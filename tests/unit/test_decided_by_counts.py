@@ -1,6 +1,8 @@
 """Lists that what is counted decides: those of the reference, never in doubt."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,10 +31,7 @@ def a_counting_model(
 def decided(model: SavedModel, block: Block, top_n: int) -> Decided:
     scorer = Ranker(model).scorer
     assert isinstance(scorer, ItemLevel)
-    assert scorer.counted is not None
-    tables = item_level._Memory(scorer, block).tables
-    of_items = (scorer.norms, scorer.bias, block, scorer.tie_rank)
-    return item_level_counted.of_counts(scorer.counted, tables, *of_items, top_n)
+    return scorer.decided(block, top_n)
 
 
 def a_block(
@@ -51,20 +50,31 @@ def a_block(
 @quick
 @given(
     seed=st.integers(0, 10**6),
-    weight=st.sampled_from([0.5, 4.0, 60.0, 1e4]),
+    weight=st.sampled_from([-5.0, 0.0, 0.5, 4.0, 60.0, 1e4]),
     size=st.sampled_from([0.02, 0.3, 2.0]),
+    config=st.sampled_from([{}, {"alpha": 0.0}, {"alpha": -3.0}, {"beta": 20.0, "decay": 0.1}]),
     alike=st.sampled_from([0.0, 0.5]),
-    long=st.sampled_from([0, 5, 64, 200]),
+    far=st.sampled_from([0, 5, 64, 200]),
+    at_once=st.sampled_from([7, 1024]),
     top_n=st.integers(1, 9),
 )
 def test_what_is_decided_is_the_list_of_the_reference(
-    seed: int, weight: float, size: float, alike: float, long: int, top_n: int
+    seed: int,
+    weight: float,
+    size: float,
+    config: dict[str, float],
+    alike: float,
+    far: int,
+    at_once: int,
+    top_n: int,
 ) -> None:
     rng = np.random.default_rng(seed)
     model = a_counting_model(rng, weight=weight, size=size, alike=alike)
-    block, able = a_block(model, rng)
+    model = replace(model, config=model.config | config)
+    block, able = a_block(model, rng, users=100)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(item_level_counted, "LONG", long)
+        patch.setattr(item_level_counted, "FAR", far)
+        patch.setattr(item_level_counted, "AT_ONCE", at_once)
         items, scores, sure = decided(model, block, top_n)
     asked = {"top_n": top_n, "exclude_seen": bool(len(block.seen)), "candidates": able}
     wanted = reference.rank(model, block.known, **asked)
@@ -97,12 +107,12 @@ def test_a_user_without_enough_counted_items_is_left_to_the_first_pass() -> None
     assert not sure[few].any()
 
 
-@pytest.mark.parametrize("long", [0, 1])
+@pytest.mark.parametrize("far", [0, 1])
 @pytest.mark.parametrize("by", ["bias", "vector"])
 def test_an_item_that_the_learned_part_alone_lifts_is_looked_at_or_decides_nothing(
-    by: str, long: int, monkeypatch: pytest.MonkeyPatch
+    by: str, far: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(item_level_counted, "LONG", long)
+    monkeypatch.setattr(item_level_counted, "FAR", far)
     rng = np.random.default_rng(8)
     model, lifted = a_counting_model(rng, weight=50.0, size=0.05), 149
     block, _ = a_block(model, rng, users=100)
@@ -116,11 +126,11 @@ def test_an_item_that_the_learned_part_alone_lifts_is_looked_at_or_decides_nothi
     tensors[name][lifted] = value
     model = replace(model, tensors=tensors)
     items, _, sure = decided(model, block, 5)
-    assert sure.any() == (long > 0)
+    assert sure.any() == (far > 0)
     asked = {"top_n": 5, "exclude_seen": bool(len(block.seen))}
     wanted = reference.rank(model, block.known, **asked)
     np.testing.assert_array_equal(items[sure], wanted.items[sure])
-    assert (items[sure] == lifted).any() == (long > 0)
+    assert (items[sure] == lifted).any() == (far > 0)
 
 
 def test_where_exact_scores_are_too_many_the_first_pass_ranks(
@@ -134,19 +144,66 @@ def test_where_exact_scores_are_too_many_the_first_pass_ranks(
     assert few < decided(model, block, 5)[2].mean()
 
 
-@pytest.mark.parametrize("broken", ["negative", "no weight", "no scale"])
+@pytest.mark.parametrize("broken", ["negative", "twice"])
 def test_counts_that_no_bound_holds_for_decide_nothing(broken: str) -> None:
+    """An item that stands twice in a row counts by its last entry alone."""
     rng = np.random.default_rng(1)
     model = a_counting_model(rng, weight=1e3, size=0.1)
     tensors = dict(model.tensors)
-    if broken == "negative":
-        tensors["transitions.weights"] = tensors["transitions.weights"].copy()
-        tensors["transitions.weights"][0] = -1e-3
-    else:
-        mixture = [0.0, 2.5] if broken == "no weight" else [1e3, 0.0]
-        tensors["mixture"] = np.array(mixture, np.float32)
+    name = "transitions.weights" if broken == "negative" else "transitions.indices"
+    tensors[name] = tensors[name].copy()
+    row = np.flatnonzero(np.diff(tensors["transitions.indptr"]) > 1)[-1]
+    at = tensors["transitions.indptr"][row]
+    tensors[name][at] = -1e-3 if broken == "negative" else tensors[name][at + 1]
     model = replace(model, tensors=tensors)
     assert not decided(model, a_block(model, rng)[0], 5)[2].any()
+
+
+@pytest.mark.parametrize("k", [1, 3, 8, 20])
+def test_scores_too_small_for_float32_are_allowed_for(k: int) -> None:
+    """They are rounded by half of the least number, however small they are."""
+    rng = np.random.default_rng(k)
+    model = a_counting_model(rng, weight=k * 2.0**-149, size=0.0)
+    histories = some_histories(rng, 100, 150, 9)
+    asked = {"top_n": 5, "because": 2}
+    same(Ranker(model).rank(histories, **asked), reference.rank(model, histories, **asked))
+
+
+def test_weights_that_decide_some_and_none_give_the_lists_of_each() -> None:
+    """And they share a first pass: one over all, one over those whom some weight left."""
+    rng = np.random.default_rng(6)
+    model = a_counting_model(rng, weight=1.0, size=0.3)
+    block, _ = a_block(model, rng, users=300)
+    weights = [0.01, 0.1, 6.0, 12.0, 1e3]
+    with pytest.MonkeyPatch.context() as patch:
+        passes: list[tuple[int, int]] = []
+        first_pass = item_level._first_pass
+
+        def counted(memories: Sequence[Any], most: int) -> Any:
+            passes.append((len(memories), len(memories[0].block)))
+            return first_pass(memories, most)
+
+        patch.setattr(item_level, "_first_pass", counted)
+        scorer = Ranker(model).scorer
+        found = item_level.items_by_weight(scorer, block, 5, weights)  # type: ignore[arg-type]
+        assert passes[0] == (2, len(block))
+        assert passes[1][0] == 3
+        assert passes[1][1] < len(block)
+    for weight, items in zip(weights, found, strict=True):
+        mixed = {"mixture": np.array([weight, 2.5], np.float32)}
+        alone = Ranker(replace(model, tensors={**model.tensors, **mixed})).scorer
+        np.testing.assert_array_equal(items, alone.lists(block, 5, 0)[0])
+
+
+def test_the_reach_of_many_items_is_held_by_a_few() -> None:
+    rng = np.random.default_rng(0)
+    norms = np.sort(rng.random(500))[::-1]
+    for bias in (np.sort(rng.normal(size=500)), rng.normal(size=500)):  # all on the front, or few
+        line_norms, line_bias = item_level_counted._line(norms, bias)
+        assert len(line_norms) <= item_level_counted.BENDS
+        for r in (0.0, 0.1, 3.0, 1e3):
+            reach = (bias + r * norms).max()
+            assert reach <= (line_bias + r * line_norms).max() <= reach + 0.3 + 0.05 * r
 
 
 def test_lists_and_reasons_are_those_of_the_reference_decided_or_not() -> None:

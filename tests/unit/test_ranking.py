@@ -504,6 +504,22 @@ def test_a_thousand_items_alike_go_by_their_hash(level: str) -> None:
     same(ranking, reference.rank(model, histories, top_n=5))
 
 
+@pytest.mark.parametrize("top_n", [1, 5, 40])
+def test_long_and_short_lists_of_all_scores_are_sorted_alike(
+    top_n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(top_n)
+    histories = some_histories(rng, 30, 40, 9).known()
+    candidates = np.flatnonzero(rng.random(40) < 0.8).astype(np.int32)
+    block = Block.of(np.arange(30), histories, candidates, exclude_seen=True)
+    scores = rng.integers(0, 4, (30, len(candidates))) / 2.0  # many ties
+    asked = (scores, block, rng.permutation(40), top_n)
+    filled = select.top_of_all(*asked)
+    monkeypatch.setattr(select, "SHORT", 0)
+    for left, right in zip(filled, select.top_of_all(*asked), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
 def users_in_float64(
     model: SavedModel, histories: Histories, monkeypatch: pytest.MonkeyPatch
 ) -> int:

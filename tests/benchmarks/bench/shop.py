@@ -66,9 +66,10 @@ def trained(settings: Settings, shop: Shop, *, customers: int, epochs: int) -> S
     enough = np.flatnonzero(everyone.lengths >= settings.history.min_purchases)
     settings, tensors = fitted(settings, everyone.take(enough[:customers]), catalog, None)
     tensors |= tensors_of(everyone, catalog, settings.model)
-    spread = tensors["user"].std()
-    user = np.random.default_rng(0).normal(0, spread, (len(everyone), settings.model.dim))
-    tensors["user"] = user.astype(np.float32)
+    learned, rng = tensors["user"], np.random.default_rng(0)
+    user = rng.normal(0, learned.std(), (len(everyone), settings.model.dim)).astype(np.float32)
+    user[enough[:customers]] = learned
+    tensors["user"] = user
     return SavedModel("trained", config_of(settings), tensors, catalog, everyone.user_ids, {})
 
 
