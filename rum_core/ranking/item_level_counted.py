@@ -145,7 +145,7 @@ def _decide(
             enough = math.expm1((least - room - highest) / w) / c
             left = most
             for at in range(found):
-                if s[at] < enough and (at >= len(far) or s[at] < 0.0):
+                if s[at] < 0.0 or (s[at] < enough and at >= len(far)):
                     continue
                 i = items[at]
                 v = w * np.log1p(c * s[at])

@@ -51,6 +51,7 @@ def a_block(
 @given(
     seed=st.integers(0, 10**6),
     weight=st.sampled_from([-5.0, 0.0, 0.5, 4.0, 60.0, 1e4]),
+    rate=st.sampled_from([0.1, 2.5]),
     size=st.sampled_from([0.02, 0.3, 2.0]),
     config=st.sampled_from([{}, {"alpha": 0.0}, {"alpha": -3.0}, {"beta": 20.0, "decay": 0.1}]),
     alike=st.sampled_from([0.0, 0.5]),
@@ -61,6 +62,7 @@ def a_block(
 def test_what_is_decided_is_the_list_of_the_reference(
     seed: int,
     weight: float,
+    rate: float,
     size: float,
     config: dict[str, float],
     alike: float,
@@ -70,7 +72,8 @@ def test_what_is_decided_is_the_list_of_the_reference(
 ) -> None:
     rng = np.random.default_rng(seed)
     model = a_counting_model(rng, weight=weight, size=size, alike=alike)
-    model = replace(model, config=model.config | config)
+    mixture = {"mixture": np.array([weight, rate], np.float32)}
+    model = replace(model, config=model.config | config, tensors=model.tensors | mixture)
     block, able = a_block(model, rng, users=100)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(item_level_counted, "FAR", far)
