@@ -185,10 +185,13 @@ class _Memory:
                 return nothing_kept(len(block), most, bound)
             return *m.card.keep(self.p, self.slots, self.offsets, block, most), bound
         if m.alpha == 0 and m.counted is None:  # nothing but p* . q + b is left
-            length = np.sqrt((self.p64**2).sum(axis=1))
-            of_items = (length, m.norms, m.bias, m.columns, COLUMNS)
+            of_items = (self.length(), m.norms, m.bias, m.columns, COLUMNS)
             return keep_products(self.p, *of_items, block, most, None)
         return _first_pass([self], most)[0]
+
+    def length(self) -> np.ndarray:
+        """|p*| (U,)."""
+        return np.asarray(np.sqrt((self.p64**2).sum(axis=1)))
 
     def bound(self, *, on_card: bool) -> np.ndarray:
         """How far a score may be above the rough one, whose READ allows for bfloat16 already, (U,):
@@ -206,7 +209,7 @@ class _Memory:
             held, np.repeat(np.arange(len(held)), np.diff(self.offsets)), m.norms[self.slots]
         )
         w = held * largest
-        length = np.sqrt((self.p64**2).sum(axis=1))
+        length = self.length()
         base = length * largest
         exponent = m.beta * w * (gamma + 3 * ROUNDING) + 100 * ROUNDING
         if on_card:
