@@ -30,7 +30,7 @@ paper: $(READY)    ## every model tuned alike on the paper's log, and measured o
 	@$(BIN)/python -m tests.benchmarks.paper $(ARGS)
 
 bench: $(READY)    ## speed beside rivals and limits: half an hour, alone on the machine
-	@$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[bench]'
+	@$(BIN)/python -m pip install --quiet --no-compile --constraint infra/constraints.txt --editable '.[bench]'
 	@$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 
 audit: $(READY)    ## known vulnerabilities of the pinned dependencies; asks a public database
@@ -40,7 +40,7 @@ $(READY): pyproject.toml infra/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	@echo "setting up $(VENV): a few minutes, once"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[test]'
+	@$(BIN)/python -m pip install --quiet --no-compile --constraint infra/constraints.txt --editable '.[test]'
 	@touch $(READY)
 
 clean:             ## remove what make made; never the store

@@ -163,12 +163,12 @@ def test_a_search_of_which_every_trial_fails_ends_with_one_line(
     shop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By an error that is told, and by one that is not, of a process that is lost each time."""
-    of_ease = flags(shop, "--model.name", "ease", "--tune.trials", "5")
+    of_ease = flags(shop, "--model.name", "ease", "--tune.trials", "2")
     with patch.object(tune, "run_trial", _too_many):
         assert tune.main(of_ease) == 2
-    assert "tune: all 5 trials failed, the first so: too many items" in capsys.readouterr().err
+    assert "tune: all 2 trials failed, the first so: too many items" in capsys.readouterr().err
     with patch.object(tune, "run_trial", _lost), patch.object(tune, "FAILURES", 0):
-        assert tune.main(flags(shop, "--model.name", "seqknn", "--tune.trials", "5")) == 2
+        assert tune.main(flags(shop, "--model.name", "seqknn", "--tune.trials", "2")) == 2
     said = capsys.readouterr().err
     assert said.startswith("tune: a trial was lost 1 times (")
     assert said.count("\n") == 1

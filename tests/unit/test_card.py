@@ -35,7 +35,7 @@ from tests.unit.test_ranking_models import VECTORS, model_of
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KINDS = [*LEVELS, *VECTORS]
 quick = settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 
 
