@@ -58,10 +58,9 @@ from rum_core.store.layout import Store, StoreError, record_if_whole, write_reco
 from rum_core.store.publish import (
     FILE,
     check_files,
-    is_published,
     night_path,
     published,
-    published_nights,
+    whole_nights,
 )
 
 log = logging.getLogger("rum")
@@ -218,7 +217,7 @@ def moment_of(model: SavedModel) -> str | None:
 def following(settings: Settings, store: Store) -> list[Row]:
     """Rows of the lists of earlier nights, and of the holdout's beside the others'; none for a log
     without times."""
-    former = [d for d in published_nights(store) if d < settings.night and is_published(store, d)]
+    former = [night for night in whole_nights(store) if night < settings.night]
     former = former[-settings.evaluate.trend_nights :] if settings.evaluate.trend_nights else []
     windows = _windows(store, former, settings) if settings.source.dated else {}
     if not windows:

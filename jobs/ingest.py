@@ -33,7 +33,7 @@ from rum_core.data.ledger import (
     with_empty,
 )
 from rum_core.data.plan import Plan, check_columns, make_plan
-from rum_core.data.snapshots import midnight_after, newest_day
+from rum_core.data.snapshots import MICROSECONDS, midnight_after, newest_day
 from rum_core.data.sources import IngestError, SourceFile, find_files, packed_twins, sha256
 from rum_core.progress import counting
 from rum_core.settings import Settings
@@ -42,7 +42,6 @@ from rum_core.store.layout import Store, write_record
 log = logging.getLogger("rum")
 
 ABOUT = "Take in the new files of the purchase log and order every customer's history."
-MICROSECONDS = 1_000_000
 SILENT_DAYS = 3  # a night early on Monday may find nothing newer than Friday's purchases
 
 

@@ -11,27 +11,41 @@ import pyarrow as pa
 import ray
 
 from jobs.work import THREAD_LIMITS, Reads, Rows, blocks_of, own_ray
-from rum_core.errors import RumError
+from rum_core.errors import RumError, one_line
 from rum_core.store.layout import Store
 
 WRITE_ARGS = {"num_cpus": 0.5}  # of the tasks that write what actors make: `smallest_node`
 
 
 def connect() -> None:
-    """To the cluster that RAY_ADDRESS names, or to a Ray of this process's own, which starts."""
+    """To the cluster that RAY_ADDRESS names, or to a Ray of this process's own, which starts.
+    RumError where that cannot be the address of a cluster."""
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     _quiet("ray", "ray.train")
     address = os.environ.get("RAY_ADDRESS") or "local"  # never one that happens to run here
     # a Ray of its own listens on loopback alone: nobody else's business, and no firewall's
     alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     own = alone if address == "local" else {}
-    ray.init(
-        address=address,
-        **own,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=False,
-    )
+    if address.startswith(("http://", "https://")):
+        raise RumError(
+            f"RAY_ADDRESS={address} is where jobs are submitted: do that by `ray job submit -- "
+            "python jobs/...`, or unset RAY_ADDRESS to work here"
+        )
+    try:
+        ray.init(
+            address=address,
+            **own,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
+    except ValueError as error:  # one that does not answer is another error: it may come back
+        if address == "local":
+            raise
+        raise RumError(
+            f"RAY_ADDRESS={address} names no Ray ({one_line(error)[:200]}): give HOST:PORT, or "
+            "unset it to work here"
+        ) from None
     ray.data.DataContext.get_current().enable_progress_bars = False
     _quiet("ray.data")
 

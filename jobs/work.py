@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from rum_core import schema
 from rum_core.asking import FOR_RAY, ask
+from rum_core.data.snapshots import folder
 from rum_core.progress import counting
 from rum_core.store.layout import Store, StoreError
 
@@ -158,11 +159,11 @@ def over_users(
     done when what is made is iterated or written. StoreError if the snapshot is not there, RumError
     if there are too few GPUs.
     """
-    folder = f"histories/snapshot={snapshot_id}"
+    parts = folder(snapshot_id)
     if files is None:
-        files = [file for file in store.files(folder) if file.endswith(".parquet")]
+        files = [file for file in store.files(parts) if file.endswith(".parquet")]
     if not files:
-        raise StoreError(f"there are no histories in {store.full(folder)}; run jobs/ingest.py")
+        raise StoreError(f"there are no histories in {store.full(parts)}; run jobs/ingest.py")
     sizes = [_size(store, file) for file in files]
     rows, purchases = [size[0] for size in sizes], sum(size[1] for size in sizes)
     room = BLOCK_PURCHASES * sum(rows) // max(1, purchases)

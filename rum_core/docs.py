@@ -16,9 +16,9 @@ PAGE = Path("docs/settings.md")
 READ_BY = {
     "jobs/ingest.py": ("source", "history"),
     "jobs/train.py": ("history", "model", "train", "recommend"),
-    "jobs/evaluate.py": ("source", "train", "recommend", "evaluate"),
+    "jobs/evaluate.py": ("source", "train", "recommend", "rules", "evaluate"),
     "jobs/recommend.py": ("source", "recommend", "rules"),
-    "jobs/tune.py": ("history", "model", "train", "recommend", "tune"),
+    "jobs/tune.py": ("source", "history", "model", "train", "recommend", "tune"),
     "jobs/backtest.py": (
         "source",
         "history",
@@ -29,7 +29,7 @@ READ_BY = {
         "backtest",
     ),
     "jobs/explain.py": ("source", "recommend", "rules"),
-    "flows/nightly.py": ("source", "recommend", "rules", "evaluate", "keep", "gate"),
+    "flows/nightly.py": ("source", "history", "recommend", "rules", "evaluate", "keep", "gate"),
 }
 HEAD = f"""# Settings
 

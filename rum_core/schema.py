@@ -15,7 +15,6 @@ REASON = "reason"
 KIND = "kind"
 CONTENT = "content"
 INVOICE = "invoice"
-BATCH = "batch"
 
 USER_INDEX = "user_index"
 ITEMS = "items"

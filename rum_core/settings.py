@@ -459,7 +459,9 @@ class Train(Section):
         7, ge=1, le=3650, description="age in days at which the night trains a new model"
     )
     workers: int = Field(1, ge=1, le=1024, description="Ray Train workers")
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU if Ray has one")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="auto: GPUs if Ray has one for each worker now"
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="of every random draw")
 
 

@@ -28,6 +28,7 @@ _CSS = {
     **{color: f"var(--series-{n})" for n, color in enumerate(_SERIES, start=1)},
 }
 SCALE = (0.0, 0.25, 0.5, 0.75, 1.0)  # weights in the legend of strips
+LABEL = 16  # letters of a label, at most
 UPRIGHT = 3  # letters of the longest label that stands upright below a strip
 _MARKERS = ("o", "s", "D", "^")
 _STYLE: dict[Any, Any] = {
@@ -162,8 +163,8 @@ def _shade(weight: float) -> tuple[str, float]:
     return _SERIES[0], min(1.0, max(0.0, weight))
 
 
-def _short(text: str, most: int = 16) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def _short(text: str) -> str:
+    return text if len(text) <= LABEL else f"{text[: LABEL - 1]}…"
 
 
 def _in_order(label: str) -> tuple[float, str]:

@@ -9,14 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-NORMAL = 1.959964  # of a 95 % interval
+TAIL = 0.025  # beyond each bound of a 95 % interval
+NORMAL = 1.959964  # its bounds, in standard errors
 CELLS = 4_000_000  # of the (resamples, groups) counts held at once: 32 MB
 
 
-def bootstrap(
-    values: Floats, *, resamples: int, seed: int, level: float = 0.95
-) -> tuple[Floats, Floats, Floats]:
-    """Mean, lower and upper bound (M,) of the columns of values (U, M), one row a user.
+def bootstrap(values: Floats, *, resamples: int, seed: int) -> tuple[Floats, Floats, Floats]:
+    """Mean, lower and upper bound (M,), 95 %, of the columns of values (U, M), one row a user.
 
     A paired difference of two models is a column: put a - b beside a and b. Which groups there are
     depends on all columns, so the bounds of one move a little with those beside it. NaN without a
@@ -35,8 +34,7 @@ def bootstrap(
         stop = min(start + step, resamples)
         drawn = rng.multinomial(users, sizes / users, size=stop - start)  # (step, G)
         means[start:stop] = drawn @ groups / users
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    low, high = np.quantile(means, [TAIL, 1 - TAIL], axis=0)
     return mean, low, high
 
 

@@ -158,8 +158,8 @@ class Ranker:
             self.scorer.use(device)
         except ImportError as error:
             raise RankError(
-                f"recommend.device = gpu needs Triton ({one_line(error)}): install "
-                "'rum-nightly[gpu]', or use cpu"
+                f"recommend.device = gpu needs Triton ({one_line(error)}): run "
+                "`pip install '.[gpu]'` in the project's folder, or use cpu"
             ) from None
 
     def knows(self, known: Histories, rows: np.ndarray) -> np.ndarray:

@@ -45,6 +45,11 @@ def published_nights(store: Store) -> list[date]:
     return sorted(day for day in map(run_date_of, store.children(TABLE)) if day)
 
 
+def whole_nights(store: Store) -> list[date]:
+    """Those of the published nights that have a manifest, oldest first."""
+    return [day for day in published_nights(store) if is_published(store, day)]
+
+
 def published(store: Store, night: date) -> dict[str, Any] | None:
     """The manifest of a published night, or None."""
     there = is_published(store, night)
@@ -211,7 +216,7 @@ def _led_to(store: Store) -> date:
     try:
         return latest_night(store)
     except StoreError as error:
-        nights = [day for day in published_nights(store) if is_published(store, day)]
+        nights = whole_nights(store)
         if nights:
             log.warning("readers are led to the newest night: %s", error)
         return max(nights, default=date.min)

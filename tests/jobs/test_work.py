@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import runtime, train, work
-from jobs.spread import on_gpus
+from jobs.spread import connect, on_gpus
 from jobs.work import _size, blocks_of
 from rum_core import schema
 from rum_core.asking import FOR_RAY
@@ -227,3 +227,15 @@ def test_a_project_that_is_not_installed(
     assert train.main(["--store", str(tmp_path / "store")]) == 2
     assert "rum-nightly is not installed for" in capsys.readouterr().err
     assert not (tmp_path / "store").exists()
+
+
+def test_where_jobs_are_submitted_none_connects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    with pytest.raises(RumError, match="do that by `ray job submit"):
+        connect()
+
+
+def test_an_address_of_no_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "head")
+    with pytest.raises(RumError, match="RAY_ADDRESS=head names no Ray"):
+        connect()
