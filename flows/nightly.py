@@ -32,7 +32,7 @@ from rum_core.settings import Settings, load
 from rum_core.store.checkpoint import model_dir
 from rum_core.store.layout import Store, read_record, write_record
 from rum_core.store.lock import night_lock
-from rum_core.store.publish import FILE, is_published, night_path, published, whole_nights
+from rum_core.store.publish import FILE, is_published, night_path, nights_with_manifest, published
 from rum_core.store.retention import kept_from, retain
 from rum_core.store.sweep import sweep
 
@@ -196,7 +196,7 @@ def refuse_future(store: Store, night: date, *, force: bool) -> None:
     today = datetime.now(UTC).date()
     if night <= today or force:
         return
-    if any(day <= today for day in whole_nights(store)):
+    if any(day <= today for day in nights_with_manifest(store)):
         raise FutureError(
             f"{night} is later than today, {today}: readers would be served its lists until then; "
             "mend the date, or add --force"

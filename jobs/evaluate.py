@@ -59,8 +59,8 @@ from rum_core.store.publish import (
     FILE,
     check_files,
     night_path,
+    nights_with_manifest,
     published,
-    whole_nights,
 )
 
 log = logging.getLogger("rum")
@@ -217,7 +217,7 @@ def moment_of(model: SavedModel) -> str | None:
 def following(settings: Settings, store: Store) -> list[Row]:
     """Rows of the lists of earlier nights, and of the holdout's beside the others'; none for a log
     without times."""
-    former = [night for night in whole_nights(store) if night < settings.night]
+    former = [night for night in nights_with_manifest(store) if night < settings.night]
     former = former[-settings.evaluate.trend_nights :] if settings.evaluate.trend_nights else []
     windows = _windows(store, former, settings) if settings.source.dated else {}
     if not windows:

@@ -23,14 +23,14 @@ def connect() -> None:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     _quiet("ray", "ray.train")
     address = os.environ.get("RAY_ADDRESS") or "local"  # never one that happens to run here
-    # a Ray of its own listens on loopback alone: nobody else's business, and no firewall's
-    alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    own = alone if address == "local" else {}
     if address.startswith(("http://", "https://")):
         raise RumError(
             f"RAY_ADDRESS={address} is where jobs are submitted: do that by `ray job submit -- "
             "python jobs/...`, or unset RAY_ADDRESS to work here"
         )
+    # a Ray of its own listens on loopback alone: nobody else's business, and no firewall's
+    alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    own = alone if address == "local" else {}
     try:
         ray.init(
             address=address,

@@ -45,7 +45,7 @@ def published_nights(store: Store) -> list[date]:
     return sorted(day for day in map(run_date_of, store.children(TABLE)) if day)
 
 
-def whole_nights(store: Store) -> list[date]:
+def nights_with_manifest(store: Store) -> list[date]:
     """Those of the published nights that have a manifest, oldest first."""
     return [day for day in published_nights(store) if is_published(store, day)]
 
@@ -216,7 +216,7 @@ def _led_to(store: Store) -> date:
     try:
         return latest_night(store)
     except StoreError as error:
-        nights = whole_nights(store)
+        nights = nights_with_manifest(store)
         if nights:
             log.warning("readers are led to the newest night: %s", error)
         return max(nights, default=date.min)

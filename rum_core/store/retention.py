@@ -17,7 +17,7 @@ from rum_core.data.snapshots import MANIFESTS, catalog_path, folder
 from rum_core.store.checkpoint import model_dir
 from rum_core.store.layout import Store, StoreError, night_dir
 from rum_core.store.memories import memory_dir
-from rum_core.store.publish import LATEST, MANIFEST, night_path, whole_nights
+from rum_core.store.publish import LATEST, MANIFEST, night_path, nights_with_manifest
 from rum_core.store.rollback import FOLDERS, nights_of, withdrawn
 
 log = logging.getLogger(__name__)
@@ -76,13 +76,13 @@ def retain(store: Store, nights: int) -> Outdated:
 def kept_from(store: Store, nights: int) -> date | None:
     """The oldest of the newest `nights` published nights, before which no new one would stay; None
     while there are fewer."""
-    whole = whole_nights(store)
+    whole = nights_with_manifest(store)
     return whole[-nights] if len(whole) >= nights else None
 
 
 def outdated(store: Store, nights: int) -> Outdated:
     """What may go when the newest `nights` published nights are kept."""
-    whole = whole_nights(store)
+    whole = nights_with_manifest(store)
     if len(whole) <= nights:
         return Outdated([], [], [], [])
     oldest = whole[-nights]
